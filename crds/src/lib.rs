@@ -1,1 +1,3 @@
-//! See the package description.
+//! The API types of Matriarch and the names that its parts share.
+
+pub mod names;

@@ -1,1 +1,3 @@
-//! See the package description.
+//! The supervisor: its protocol (used by the agent) and its parts.
+
+pub mod protocol;
