@@ -1,1 +1,11 @@
-//! See the package description.
+//! The pure core of the agent: what it knows, what it decides, what it asks for.
+//!
+//! [`core::Core::handle`] takes the time and one [`event::Event`] and returns [`effect::Effect`]s. Nothing here does I/O, reads a
+//! clock, draws a random number or logs: the same type runs in production and in a simulation.
+
+pub mod config;
+pub mod effect;
+pub mod event;
+pub mod fence;
+pub mod types;
+pub mod view;

@@ -1,0 +1,277 @@
+//! What the core wants done: the outputs of [`crate::core::Core`], one call of kube, supervisor, PostgreSQL or a peer each.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Kind, PeerAnswer};
+use crate::types::Boot;
+use crate::view::View;
+
+/// One thing to do. `id`s are unique in a core's life; the answer carries the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Effect {
+    /// An API verb. Nothing is retried or cached below: the core does both.
+    Store(StoreCall),
+    /// A primary may run until then.
+    Permit {
+        /// Grows.
+        seq: u64,
+        /// On CLOCK_BOOTTIME; none lifts the fence.
+        deadline: Option<Boot>,
+    },
+    /// Look at the data directory: answered by `Inspected`.
+    Inspect {
+        /// For the answer.
+        id: u64,
+    },
+    /// Ask the server for its state: answered by `Queried`, within `timeout_ms`.
+    Query {
+        /// For the answer.
+        id: u64,
+        /// After which it counts as failed.
+        timeout_ms: u64,
+    },
+    /// A short change of a running server: answered by `Changed`.
+    Change {
+        /// For the answer.
+        id: u64,
+        /// What.
+        change: Change,
+    },
+    /// Starts the one long task: answered by `TaskDone`.
+    Task {
+        /// For the answer.
+        id: u64,
+        /// What.
+        task: Task,
+    },
+    /// Cancels the long task; `TaskDone` still comes.
+    CancelTask {
+        /// Id of the task.
+        id: u64,
+    },
+    /// Asks a peer: `Peer` comes within `timeout_ms`.
+    Ask {
+        /// For the answer.
+        id: u64,
+        /// Whom.
+        peer: Peer,
+        /// What.
+        question: Question,
+        /// After which it counts as silent.
+        timeout_ms: u64,
+    },
+    /// Answers a `Request`.
+    Reply {
+        /// Id of the request.
+        id: u64,
+        /// The answer.
+        reply: Reply,
+    },
+    /// Send a `Tick` then. Replaces every earlier one.
+    WakeAt(Boot),
+    /// What REST, probes and metrics show from now on.
+    Publish(Box<View>),
+    /// A verdict that differs from the one before: to be logged once, with its inputs.
+    Verdict {
+        /// The rule's id.
+        rule: &'static str,
+        /// Why, in a sentence.
+        reason: String,
+    },
+    /// Nothing more to do in this pod: tell the supervisor, and end.
+    Finish,
+    /// The agent cannot go on; it exits with this sentence (the kubelet starts it again).
+    Exit(String),
+}
+
+/// One API verb on one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StoreCall {
+    /// Answered by `Listed`.
+    List {
+        /// For the answer.
+        id: u64,
+        /// Which.
+        kind: Kind,
+    },
+    /// From a list's resourceVersion on; ends the earlier watch of that kind. Bookmarks on.
+    Watch {
+        /// Which.
+        kind: Kind,
+        /// After this one.
+        resource_version: String,
+    },
+    /// Answered by `Done`.
+    Get {
+        /// For the answer.
+        id: u64,
+        /// Which.
+        kind: Kind,
+        /// metadata.name
+        name: String,
+    },
+    /// Answered by `Done`. Labels of the cluster are added by the driver.
+    Create {
+        /// For the answer.
+        id: u64,
+        /// Which.
+        kind: Kind,
+        /// metadata.name
+        name: String,
+        /// metadata.annotations
+        annotations: BTreeMap<String, String>,
+    },
+    /// A merge patch; answered by `Done`.
+    Patch(Patch),
+}
+
+/// A merge patch of one object (a `null` deletes a key).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Patch {
+    /// For the answer.
+    pub id: u64,
+    /// Which.
+    pub kind: Kind,
+    /// metadata.name
+    pub name: String,
+    /// CAS on this, none: blind (pods).
+    pub resource_version: Option<String>,
+    /// metadata.annotations
+    pub annotations: BTreeMap<String, Option<String>>,
+    /// metadata.labels (pods' role; lock objects get the cluster's labels from the driver)
+    pub labels: BTreeMap<String, Option<String>>,
+    /// Endpoints (lock in Endpoints mode): whole `subsets`; slices: whole `endpoints`. One address or none.
+    pub addresses: Option<Vec<String>>,
+    /// After which it counts as unanswered.
+    pub timeout_ms: u64,
+}
+
+/// What the whole of postgresql.conf and pg_hba.conf is made from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerConfig {
+    /// From the dynamic configuration, checked and completed with what Matriarch controls, but for the three below.
+    pub parameters: BTreeMap<String, String>,
+    /// Lines of pg_hba.conf from the dynamic configuration, before ours.
+    pub pg_hba: Vec<String>,
+    /// synchronous_standby_names
+    pub sync_names: String,
+    /// primary_conninfo and primary_slot_name; none: no upstream.
+    pub upstream: Option<Upstream>,
+}
+
+/// Whom a standby streams from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upstream {
+    /// The member's name.
+    pub member: String,
+    /// DNS name (verified by TLS).
+    pub host: String,
+    /// Its address (primary_conninfo's hostaddr), so that no name has to be looked up.
+    pub ip: String,
+    /// Its port.
+    pub port: u16,
+    /// primary_slot_name: our slot on it; none without slots.
+    pub slot: Option<String>,
+}
+
+/// A short change of a running server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// Write the files and reload; done when `synchronous_standby_names` and `primary_conninfo` show it.
+    Configure(ServerConfig),
+    /// Create these physical slots, drop the other inactive ones that belong to no member.
+    Slots {
+        /// Names that must be there.
+        wanted: Vec<String>,
+    },
+    /// CHECKPOINT (after a promotion, so that pg_control shows the new timeline; before a switchover).
+    Checkpoint,
+}
+
+/// A long task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Task {
+    /// initdb into a folder beside PGDATA, renamed when complete. Starts nothing.
+    Initdb,
+    /// After the first start as primary: roles, the application's database. Idempotent.
+    PostBootstrap,
+    /// Removes PGDATA (the core has made sure that it is not the only copy), pg_basebackup beside it, renamed when complete.
+    BaseBackup {
+        /// From whom.
+        from: Upstream,
+    },
+    /// pg_rewind from the leader, which includes crash recovery in single-user mode if the shutdown was not clean.
+    Rewind {
+        /// From whom.
+        from: Upstream,
+    },
+    /// Writes the files, removes or makes standby.signal, starts the postmaster, and is done when it accepts connections.
+    StartPrimary {
+        /// Its configuration.
+        config: ServerConfig,
+    },
+    /// The same as a standby.
+    StartStandby {
+        /// Its configuration.
+        config: ServerConfig,
+    },
+    /// Through the supervisor (which sets the latch); done when the server is out of recovery.
+    Promote,
+    /// Stops the postmaster; done when no process is left.
+    Stop {
+        /// fast, or immediate.
+        immediate: bool,
+        /// CHECKPOINT first, while writes go on, so that the stop is short.
+        checkpoint: bool,
+        /// After which it becomes immediate.
+        timeout_ms: u64,
+    },
+}
+
+/// Where a peer's REST API is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its name.
+    pub member: String,
+    /// Its pod's address.
+    pub ip: String,
+    /// Port of api_url.
+    pub port: u16,
+    /// Host of api_url, verified by TLS.
+    pub host: String,
+}
+
+/// What a peer is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Question {
+    /// `GET /patroni`
+    Status,
+    /// `POST /election {"candidate": …}`: its position after its stream from the old primary has ended.
+    Election {
+        /// Us.
+        candidate: String,
+    },
+    /// `POST /failsafe`: answered by `FailsafeAnswer`.
+    Failsafe {
+        /// Us.
+        leader: String,
+        /// Our pod.
+        leader_uid: String,
+    },
+}
+
+/// Answers to requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Patroni's codes and sentences.
+    Text {
+        /// HTTP status.
+        code: u16,
+        /// The body.
+        text: String,
+    },
+    /// To an election.
+    Position(PeerAnswer),
+}

@@ -1,0 +1,338 @@
+//! What can happen to a member: the inputs of [`crate::core::Core`].
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::{Boot, Lsn, Timeline, Wall};
+
+/// One thing that happened. Every answer carries the id of the effect that asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// The time asked for by [`crate::effect::Effect::WakeAt`] has come.
+    Tick,
+    /// The store said something.
+    Store(StoreEvent),
+    /// A supervisor is connected and has said what runs.
+    Attached(Attached),
+    /// The connection to the supervisor ended. Proves nothing about the postmaster.
+    Detached,
+    /// The supervisor says that the postmaster and all its processes are gone.
+    Exited {
+        /// The postmaster's pid.
+        pid: u32,
+        /// Exit code or signal, for people.
+        how: String,
+        /// The exit code was 0.
+        clean: bool,
+        /// The fence stopped it.
+        fenced: bool,
+    },
+    /// The fence closed; `Exited` follows.
+    Fencing,
+    /// The pod is being stopped.
+    Terminating,
+    /// What is in the data directory ([`crate::effect::Effect::Inspect`]).
+    Inspected {
+        /// Id of the effect.
+        id: u64,
+        /// What was found.
+        found: DataDir,
+    },
+    /// The answer of one SELECT ([`crate::effect::Effect::Query`]).
+    Queried {
+        /// Id of the effect.
+        id: u64,
+        /// The server's state, or why it could not be asked.
+        result: Result<ServerStatus, QueryError>,
+    },
+    /// A short change ([`crate::effect::Effect::Change`]) is done.
+    Changed {
+        /// Id of the effect.
+        id: u64,
+        /// Fine, or why not.
+        result: Result<(), String>,
+    },
+    /// A long task ended ([`crate::effect::Effect::Task`]).
+    TaskDone {
+        /// Id of the effect.
+        id: u64,
+        /// Fine, or why not.
+        result: Result<(), TaskError>,
+    },
+    /// A peer answered a probe, or did not.
+    Peer {
+        /// Id of the effect.
+        id: u64,
+        /// Who was asked.
+        member: String,
+        /// What it said, or why nothing came.
+        result: Result<PeerAnswer, String>,
+    },
+    /// A member answered the leader's failsafe call, or did not.
+    FailsafeAnswer {
+        /// Id of the effect.
+        id: u64,
+        /// Who was asked.
+        member: String,
+        /// It accepted; a refusal or no answer is an error with its reason.
+        result: Result<(), String>,
+    },
+    /// A REST request that the core must answer ([`crate::effect::Effect::Reply`] with the same id).
+    Request {
+        /// Chosen by the driver.
+        id: u64,
+        /// What is asked.
+        request: Request,
+    },
+}
+
+/// How a call of the store ended, or what a watch said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StoreEvent {
+    /// Answer to a list.
+    Listed {
+        /// Id of the effect.
+        id: u64,
+        /// Which objects.
+        kind: Kind,
+        /// All there are, and the resourceVersion of the list.
+        result: Result<(Vec<Object>, String), StoreError>,
+    },
+    /// A watch delivered an object that was added or changed.
+    Applied(Kind, Object),
+    /// A watch said that an object is gone.
+    Deleted(Kind, Object),
+    /// A watch delivered a bookmark: proof of life and a newer resourceVersion.
+    Bookmark(Kind, String),
+    /// A watch ended. Not an error by itself: list again, or watch on from the last resourceVersion.
+    WatchEnded(Kind, Option<StoreError>),
+    /// Answer to get, create or patch.
+    Done {
+        /// Id of the effect.
+        id: u64,
+        /// The object as the API server returned it.
+        result: Result<Object, StoreError>,
+    },
+}
+
+/// The kinds of objects that an agent watches or writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    /// ConfigMaps or Endpoints, as the mode says: lock, config, failover, sync.
+    Lock,
+    /// The members.
+    Pod,
+    /// The leader's EndpointSlice.
+    Slice,
+}
+
+/// A Kubernetes object, as far as the agent cares.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Object {
+    /// metadata.name
+    pub name: String,
+    /// metadata.uid
+    pub uid: String,
+    /// metadata.resourceVersion; opaque but for equality, and compared as an integer where Patroni does.
+    pub resource_version: String,
+    /// metadata.labels
+    pub labels: BTreeMap<String, String>,
+    /// metadata.annotations
+    pub annotations: BTreeMap<String, String>,
+    /// Pods: status.podIP.
+    pub ip: Option<String>,
+    /// metadata.deletionTimestamp is set.
+    pub deleting: bool,
+    /// Endpoints: addresses of its subsets. Slices: addresses of its endpoints.
+    pub addresses: Vec<String>,
+}
+
+/// Why a call of the store failed, by what can be done about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StoreError {
+    /// 409: somebody else moved (or it exists already).
+    Conflict,
+    /// 404.
+    NotFound,
+    /// 410, or a watch's ERROR with that code: list again.
+    Gone,
+    /// 403, with the API server's sentence (names verb and resource).
+    Forbidden(String),
+    /// Another answer: its code and text; the seconds of a retry-after header.
+    Status(u16, String, Option<u32>),
+    /// No answer: connection refused, broken, timed out. Whether a write happened is unknown.
+    Unreachable(String),
+}
+
+/// The supervisor's state at the handshake.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// Random, new for every supervisor: another one means that all processes of the former are gone
+    /// (same pod and same pid namespace only).
+    pub instance: String,
+    /// Pid of the running postmaster.
+    pub postmaster: Option<u32>,
+    /// The running postmaster is or may become primary.
+    pub latched: bool,
+    /// When the fence closes; none: lifted.
+    pub deadline: Option<Boot>,
+    /// Highest permit that the supervisor has seen; ours must be above it.
+    pub permit_seq: u64,
+    /// SIGTERM was received before.
+    pub terminating: bool,
+    /// Major and minor of PostgreSQL such as `15.18`; none: the image has none.
+    pub version: Option<String>,
+}
+
+/// What is in the data directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DataDir {
+    /// Nothing, or no such folder.
+    Empty,
+    /// Something without a readable pg_control or PG_VERSION; with what `pg_controldata` said.
+    Broken(String),
+    /// A data directory.
+    Present(ControlData),
+    /// Could not be looked at (hanging disk, supervisor away).
+    Unknown(String),
+}
+
+/// From `pg_controldata`, and whether standby.signal is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlData {
+    /// Database system identifier.
+    pub system_id: String,
+    /// `Database cluster state`, such as `in production`, `shut down`, `shut down in recovery`, `in archive recovery`.
+    pub state: String,
+    /// Latest checkpoint's TimeLineID.
+    pub timeline: Timeline,
+    /// Latest checkpoint location.
+    pub checkpoint: Lsn,
+    /// Minimum recovery ending location.
+    pub min_recovery: Lsn,
+    /// standby.signal exists.
+    pub standby_signal: bool,
+}
+
+/// One SELECT's worth of the server's state.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// pg_is_in_recovery()
+    pub in_recovery: bool,
+    /// system_identifier of pg_control_system().
+    pub system_id: String,
+    /// Primary: current timeline (from pg_walfile_name); standby: received_tli of the WAL receiver, else that of pg_control_checkpoint().
+    pub timeline: Timeline,
+    /// Primary: pg_current_wal_flush_lsn().
+    pub flush: Lsn,
+    /// Standby: pg_last_wal_receive_lsn(), 0 without.
+    pub received: Lsn,
+    /// Standby: pg_last_wal_replay_lsn(), 0 without.
+    pub replayed: Lsn,
+    /// Standby: the WAL receiver runs and is `streaming`.
+    pub streaming: bool,
+    /// Standby: sender_host of the WAL receiver.
+    pub upstream: Option<String>,
+    /// pg_postmaster_start_time(), as text.
+    pub started: String,
+    /// server_version_num
+    pub version: u32,
+    /// SHOW synchronous_standby_names
+    pub sync_names: String,
+    /// SHOW primary_conninfo is not empty.
+    pub has_conninfo: bool,
+    /// Primary: pg_stat_replication.
+    pub standbys: Vec<StandbyStatus>,
+    /// Names of physical replication slots.
+    pub slots: Vec<String>,
+    /// Parameters with pending_restart.
+    pub pending_restart: Vec<String>,
+}
+
+/// A row of pg_stat_replication.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandbyStatus {
+    /// application_name: the member's name.
+    pub member: String,
+    /// streaming, catchup …
+    pub state: String,
+    /// sync, quorum, potential, async.
+    pub sync_state: String,
+    /// flush_lsn
+    pub flush: Lsn,
+}
+
+/// Why the server could not be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum QueryError {
+    /// `the database system is starting up` (57P03): it runs, but not yet.
+    Starting,
+    /// Anything else.
+    Failed(String),
+}
+
+/// How a long task failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TaskError {
+    /// Cancelled by the core.
+    Cancelled,
+    /// The supervisor refused for want of a permit.
+    NoPermit,
+    /// For people: the first useful line of what the program said.
+    Failed(String),
+}
+
+/// What a member says when it is asked (`GET /patroni`, `POST /election`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerAnswer {
+    /// PostgreSQL runs and answers queries.
+    pub running: bool,
+    /// It is not in recovery.
+    pub primary: bool,
+    /// Primary: flush LSN; standby: the larger of received and replayed.
+    pub lsn: Lsn,
+    /// Its timeline.
+    pub timeline: Timeline,
+    /// Its system identifier.
+    pub system_id: String,
+    /// Its pod's uid.
+    pub pod_uid: String,
+    /// It never takes part.
+    pub nofailover: bool,
+    /// Its stream from the old primary has ended, and it will take none before it sees a new leader (elections).
+    pub stream_ended: bool,
+}
+
+/// A request over REST that changes something or needs the core's word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// `POST /switchover`: validated by the core, written to the failover object, answered when it is done.
+    Switchover {
+        /// Who must be the leader now.
+        leader: Option<String>,
+        /// Who shall be.
+        candidate: Option<String>,
+    },
+    /// `POST /election`: a candidate asks for our position; our stream from the old primary ends first.
+    Election {
+        /// Who asks.
+        candidate: String,
+    },
+    /// `POST /failsafe`: the leader, cut off from the API server, asks whether it may go on.
+    Failsafe {
+        /// Who asks.
+        leader: String,
+        /// The pod uid of who asks.
+        leader_uid: String,
+    },
+}
+
+/// The clocks at one moment; every event comes with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Now {
+    /// For every decision.
+    pub boot: Boot,
+    /// Only to be written down.
+    pub wall: Wall,
+}
