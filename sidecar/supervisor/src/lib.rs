@@ -1,3 +1,4 @@
-//! The supervisor: its protocol (used by the agent) and its parts.
+//! The supervisor's protocol (used by the agent as well) and how it is framed.
 
+pub mod frame;
 pub mod protocol;
