@@ -1,1 +1,3 @@
-//! See the package description.
+//! The agent: everything between the pure core ([`matriarch_ha`]) and the world.
+
+pub mod driver;
