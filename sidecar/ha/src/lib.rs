@@ -7,5 +7,6 @@ pub mod config;
 pub mod effect;
 pub mod event;
 pub mod fence;
+pub mod member_status;
 pub mod types;
 pub mod view;
