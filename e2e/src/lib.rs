@@ -1,1 +1,7 @@
-//! See the package description.
+//! A real Kubernetes on one machine, without a registry and without root filesystems from the net: the ground on which
+//! scenarios, faults, benchmarks and the demo stand.
+
+pub mod cluster;
+pub mod deps;
+pub mod host;
+pub mod images;

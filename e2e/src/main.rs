@@ -1,3 +1,136 @@
-//! See the package description.
+//! The command line of the test cluster.
 
-fn main() {}
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use jiff::{Timestamp, ToSpan as _};
+use matriarch_e2e::cluster::{self, Cluster, Layout, Options};
+use matriarch_e2e::deps::{self, cache::Cache};
+use matriarch_e2e::host::progress::step;
+
+/// A real Kubernetes on this machine, for tests of Matriarch. Run as root.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install packages, build Kubernetes and the images: 15 minutes on 2 cores the first time, nothing later.
+    Deps,
+    /// Make, look at and remove test clusters.
+    Cluster {
+        #[command(subcommand)]
+        command: ClusterCommand,
+    },
+}
+
+#[derive(clap::Args)]
+struct Name {
+    /// The cluster's name; several can be up at once.
+    #[arg(long, default_value = "dev", env = "MATRIARCH_CLUSTER")]
+    name: String,
+}
+
+#[derive(Subcommand)]
+enum ClusterCommand {
+    /// Make a cluster and leave it running.
+    Up {
+        #[command(flatten)]
+        name: Name,
+        /// How many nodes.
+        #[arg(long, default_value_t = 1)]
+        nodes: u8,
+        /// How many volumes for each node.
+        #[arg(long, default_value_t = 12)]
+        volumes: u16,
+        /// The size of each volume.
+        #[arg(long, default_value_t = 1024)]
+        volume_mib: u32,
+    },
+    /// Remove a cluster with all it made, also a crashed one.
+    Down {
+        #[command(flatten)]
+        name: Name,
+    },
+    /// Print the lines that point kubectl at a cluster.
+    Kubeconfig {
+        #[command(flatten)]
+        name: Name,
+    },
+    /// Build the operator and the sidecar and make them known to all nodes; prints the images' names.
+    LoadImages {
+        #[command(flatten)]
+        name: Name,
+    },
+    /// Wipe volumes whose claims are gone, and offer them again.
+    Recycle {
+        #[command(flatten)]
+        name: Name,
+    },
+    /// Count the API requests of the last minutes, by user, verb and resource.
+    Requests {
+        #[command(flatten)]
+        name: Name,
+        /// How far to look back.
+        #[arg(long, default_value_t = 1)]
+        minutes: i64,
+    },
+    /// List the clusters of this machine.
+    List,
+}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match cli.command {
+        Command::Deps => deps::ensure(&Cache::open()?),
+        Command::Cluster { command } => runtime.block_on(run(command)),
+    }
+}
+
+async fn run(command: ClusterCommand) -> Result<()> {
+    match command {
+        ClusterCommand::Up { name: Name { name }, nodes, volumes, volume_mib } => {
+            let begin = std::time::Instant::now();
+            let cluster = Cluster::up(&Options { name, nodes, volumes, volume_mib }).await?;
+            eprintln!("cluster {} is up after {:.1} s", cluster.layout().name, begin.elapsed().as_secs_f32());
+            print_environment(cluster.layout())?;
+        }
+        ClusterCommand::Down { name: Name { name } } => {
+            step(&format!("removing cluster {name}"), || Cluster::down(&name))?;
+            for left in cluster::leftovers(&name)? {
+                eprintln!("  left over: {left}");
+            }
+        }
+        ClusterCommand::Kubeconfig { name: Name { name } } => print_environment(&Layout::load(&name)?)?,
+        ClusterCommand::LoadImages { name: Name { name } } => {
+            let images = Cluster::attach(&name).await?.load_own_images()?;
+            println!("{}\n{}", images.operator.reference, images.sidecar.reference);
+        }
+        ClusterCommand::Recycle { name: Name { name } } => {
+            println!("{} volumes recycled", Cluster::attach(&name).await?.recycle_volumes().await?);
+        }
+        ClusterCommand::Requests { name: Name { name }, minutes } => {
+            let until = Timestamp::now();
+            let counts = Cluster::attach(&name).await?.api_requests(until - minutes.minutes(), until)?;
+            for (request, count) in counts {
+                println!("{count:6}  {}  {} {} {}", request.user, request.verb, request.resource, request.namespace);
+            }
+        }
+        ClusterCommand::List => {
+            for name in cluster::existing() {
+                println!("{name}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// To be evaluated by a shell: `eval "$(matriarch-e2e cluster kubeconfig)"`.
+fn print_environment(layout: &Layout) -> Result<()> {
+    println!("export KUBECONFIG={}", layout.kubeconfig("admin").display());
+    println!("export PATH={}:$PATH", Cache::open()?.bin().display());
+    Ok(())
+}

@@ -1,0 +1,28 @@
+//! Images of a running cluster.
+
+use anyhow::Result;
+
+use super::{Cluster, node};
+use crate::deps::cache::Cache;
+use crate::host::progress::step;
+use crate::images::{Image, own};
+
+impl Cluster {
+    /// Builds the operator and the sidecar from the work tree and makes them known to every node.
+    pub fn load_own_images(&self) -> Result<own::OwnImages> {
+        let images = own::build(&Cache::open()?)?;
+        self.load_image(&images.operator)?;
+        self.load_image(&images.sidecar)?;
+        Ok(images)
+    }
+
+    /// Makes an image known to every node that has not got it.
+    pub fn load_image(&self, image: &Image) -> Result<()> {
+        for one in self.layout().all_nodes() {
+            if !node::has_image(&one, &image.reference)? {
+                step(&format!("{} into {}", image.reference, one.name), || node::import(&one, image))?;
+            }
+        }
+        Ok(())
+    }
+}
