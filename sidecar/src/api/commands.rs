@@ -1,0 +1,132 @@
+//! Requests that change something or need the core's word: who may send them, and what is wrong with their bodies.
+
+use matriarch_ha::effect::Reply;
+use matriarch_ha::event::Request;
+use serde_json::{Map, Value, json};
+
+use super::Answer;
+use super::read::first_segment;
+use super::seen::Seen;
+
+/// patronictl looks for this sentence to find that a server is older than itself.
+const UNSUPPORTED: &str = "Error code: 501\nMessage: Unsupported method\nError code explanation: HTTPStatus.NOT_IMPLEMENTED \
+                           - Server does not support this operation.";
+
+/// Who sent a request; an extension of every request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    /// Without TLS nobody is asked for a certificate.
+    Plain,
+    /// Over TLS, without a certificate.
+    Anonymous,
+    /// Over TLS, with a certificate of our CA.
+    Verified,
+}
+
+/// What can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// `POST /switchover`
+    Switchover,
+    /// `POST /failover`
+    Failover,
+    /// `POST /election`
+    Election,
+    /// `POST /failsafe`
+    Failsafe,
+}
+
+/// The command of a method and path, if this caller may give it.
+pub fn command(method: &str, path: &str, caller: Caller) -> Result<Command, Answer> {
+    let command = match (method, first_segment(path)) {
+        ("POST", "switchover") => Command::Switchover,
+        ("POST", "failover") => Command::Failover,
+        ("POST", "election") => Command::Election,
+        ("POST", "failsafe") => Command::Failsafe,
+        _ => return Err(Answer::text(501, UNSUPPORTED)),
+    };
+    if caller == Caller::Anonymous {
+        return Err(Answer::text(403, "client certificate required"));
+    }
+    Ok(command)
+}
+
+/// The core's question, or what is wrong with the body.
+pub fn request(seen: &Seen, command: Command, body: &[u8]) -> Result<Request, Answer> {
+    let body: Map<String, Value> = match serde_json::from_slice(body) {
+        Ok(Value::Object(body)) if !body.is_empty() => body,
+        _ => return Err(Answer::text(400, "the body must be a JSON object that is not empty")),
+    };
+    let required = |key: &str| {
+        text(&body, key)
+            .ok_or_else(|| Answer::text(400, format!("the body must have {key:?}, a text that is not empty")))
+    };
+    match command {
+        Command::Election => Ok(Request::Election { candidate: required("candidate")? }),
+        Command::Failsafe => {
+            let ours = body.get("matriarch").and_then(Value::as_object);
+            // A leader that runs Patroni has no pod uid to tell.
+            let leader_uid = ours.and_then(|ours| text(ours, "pod_uid")).unwrap_or_default();
+            Ok(Request::Failsafe { leader: required("name")?, leader_uid })
+        }
+        Command::Switchover | Command::Failover => switchover(seen, command, &body),
+    }
+}
+
+/// Patroni's checks of the body, in its order; those that need the state of the cluster are the core's.
+fn switchover(seen: &Seen, command: Command, body: &Map<String, Value>) -> Result<Request, Answer> {
+    let refuse = |text: &str| Err(Answer::text(400, text));
+    let leader = text(body, "leader");
+    let candidate = text(body, "candidate").or_else(|| text(body, "member"));
+    let scheduled = body.get("scheduled_at").is_some_and(|at| !at.is_null() && at != "");
+    let failover = command == Command::Failover;
+    if failover && candidate.is_none() {
+        return refuse("Failover could be performed only to a specific candidate");
+    }
+    if !failover && leader.is_none() {
+        return refuse("Switchover could be performed only from a specific leader");
+    }
+    if scheduled {
+        return match (failover, seen.view.paused) {
+            (true, _) => refuse("Failover can't be scheduled"),
+            (false, true) => refuse("Can't schedule switchover in the paused state"),
+            (false, false) => {
+                Err(Answer::text(501, "A switchover at a later time is not supported yet: send it when it is due"))
+            }
+        };
+    }
+    if seen.view.paused && candidate.is_none() {
+        return refuse("Switchover is possible only to a specific candidate in a paused state");
+    }
+    if leader == candidate {
+        return refuse("Switchover target and source are the same");
+    }
+    Ok(Request::Switchover { leader, candidate })
+}
+
+fn text(body: &Map<String, Value>, key: &str) -> Option<String> {
+    body.get(key)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+/// The core's reply on the wire.
+pub fn answer(seen: &Seen, command: Command, reply: Reply) -> Answer {
+    match reply {
+        Reply::Text { code, text } => {
+            let mut answer = Answer::text(code, text);
+            if command == Command::Failsafe && code == 200 {
+                answer.lsn = seen.standby().map(|standby| standby.received.max(standby.replayed));
+            }
+            answer
+        }
+        Reply::Position(position) => Answer::json(200, json!(position)),
+    }
+}
+
+/// When the core does not answer in time, or no more.
+pub fn no_answer(command: Command) -> Answer {
+    match command {
+        Command::Switchover => Answer::text(503, "Switchover status unknown"),
+        Command::Failover => Answer::text(503, "Failover status unknown"),
+        Command::Election | Command::Failsafe => Answer::text(503, "the agent does not answer"),
+    }
+}

@@ -1,0 +1,154 @@
+//! The accept loop: TLS when there are certificates, few connections, and no patience with slow clients.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::rt::{Read, Write};
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use super::Site;
+use super::commands::Caller;
+use super::routes::routes;
+use crate::driver::handle::Handle;
+use crate::tls::Tls;
+
+/// Connections at a time; each costs some 30 kB.
+const CONNECTIONS: usize = 64;
+/// Of them from one address, so that one slow client leaves room for the kubelet and the peers.
+const CONNECTIONS_OF_ONE: usize = 16;
+/// For the TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(3);
+/// For the head of a request, the wait for the next one on a kept connection included.
+const HEAD: Duration = Duration::from_secs(15);
+/// After that a connection ends with its current request: nobody who does not read keeps one for ever.
+const LIFE: Duration = Duration::from_secs(120);
+/// For the current request then: longer than any switchover.
+const LAST_REQUEST: Duration = Duration::from_secs(70);
+/// The smallest that hyper takes.
+const BUFFER: usize = 8 * 1024;
+
+/// Opens the socket of `restapi.listen`, `host:port`; `*` is every address.
+pub async fn listen(listen: &str) -> io::Result<TcpListener> {
+    match listen.strip_prefix("*:") {
+        Some(port) => match TcpListener::bind(format!("[::]:{port}")).await {
+            Ok(listener) => Ok(listener),
+            Err(_) => TcpListener::bind(format!("0.0.0.0:{port}")).await, // a machine without IPv6
+        },
+        None => TcpListener::bind(listen).await,
+    }
+}
+
+/// Serves for ever. Without `tls` it is plain HTTP, where everybody may do everything.
+pub async fn serve(listener: TcpListener, tls: Option<Arc<Tls>>, handle: Handle, site: Arc<Site>) {
+    let routes = TowerToHyperService::new(warp::service(routes(handle, site)));
+    let seats = Arc::new(Seats::default());
+    loop {
+        let (stream, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, or the client has gone: neither gets better by asking again at once.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Some(seat) = Seats::take(&seats, from) else {
+            tracing::debug!(%from, "too many connections");
+            continue;
+        };
+        let (tls, routes) = (tls.clone(), routes.clone());
+        tokio::spawn(async move {
+            let _seat = seat;
+            if let Err(error) = connection(stream, tls, routes).await {
+                tracing::debug!(%from, %error, "connection ended");
+            }
+        });
+    }
+}
+
+async fn connection<S>(stream: TcpStream, tls: Option<Arc<Tls>>, routes: S) -> io::Result<()>
+where
+    S: Service<hyper::Request<Incoming>, Response = warp::reply::Response>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    stream.set_nodelay(true)?;
+    let Some(tls) = tls else {
+        return http(stream, Caller::Plain, routes).await;
+    };
+    let handshake = TlsAcceptor::from(tls.server()).accept(stream);
+    let stream = tokio::time::timeout(HANDSHAKE, handshake).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    // A certificate that is there has been verified, else the handshake had failed.
+    let verified = stream.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty());
+    http(stream, if verified { Caller::Verified } else { Caller::Anonymous }, routes).await
+}
+
+async fn http<T, S>(stream: T, caller: Caller, routes: S) -> io::Result<()>
+where
+    TokioIo<T>: Read + Write + Unpin,
+    S: Service<hyper::Request<Incoming>, Response = warp::reply::Response>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(caller);
+        routes.call(request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(BUFFER)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        done = connection.as_mut() => return done.map_err(io::Error::other),
+        () = tokio::time::sleep(LIFE) => connection.as_mut().graceful_shutdown(),
+    }
+    match tokio::time::timeout(LAST_REQUEST, connection).await {
+        Ok(done) => done.map_err(io::Error::other),
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// Who is connected how often.
+#[derive(Default)]
+struct Seats(Mutex<HashMap<IpAddr, usize>>);
+
+/// Given back when dropped.
+struct Seat {
+    seats: Arc<Seats>,
+    ip: IpAddr,
+}
+
+impl Seats {
+    fn take(seats: &Arc<Self>, from: SocketAddr) -> Option<Seat> {
+        let ip = from.ip();
+        let mut taken = seats.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_one = taken.get(&ip).copied().unwrap_or(0);
+        if of_one >= CONNECTIONS_OF_ONE || taken.values().sum::<usize>() >= CONNECTIONS {
+            return None;
+        }
+        taken.insert(ip, of_one + 1);
+        Some(Seat { seats: seats.clone(), ip })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.seats.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = taken.get(&self.ip).map_or(0, |count| count.saturating_sub(1));
+        if left == 0 {
+            taken.remove(&self.ip);
+        } else {
+            taken.insert(self.ip, left);
+        }
+    }
+}

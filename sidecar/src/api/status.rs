@@ -1,0 +1,74 @@
+//! The status document: `GET /patroni` and the body of every health check.
+
+use matriarch_ha::member_status::PATRONI_VERSION;
+use serde_json::{Map, Value, json};
+
+use super::seen::Seen;
+
+/// Patroni 4's fields, and ours under `matriarch`. Without an answer of PostgreSQL only state, role and what the store says.
+pub fn document(seen: &Seen) -> Value {
+    let (view, site) = (seen.view, seen.site);
+    let mut document = Map::new();
+    let mut set = |key: &str, value: Value| document.insert(key.to_owned(), value);
+    set("state", json!(seen.state()));
+    set("role", json!(seen.role()));
+    if let Some(server) = &view.server {
+        set("postmaster_start_time", json!(server.started));
+        set("server_version", json!(server.version));
+        if server.in_recovery {
+            let received = if server.received.0 == 0 { server.replayed } else { server.received };
+            set("xlog", json!({"received_location": received, "replayed_location": server.replayed}));
+            if server.streaming {
+                set("replication_state", json!("streaming"));
+            }
+        } else {
+            set("xlog", json!({"location": server.flush}));
+        }
+        if seen.sync_standby() {
+            set("sync_standby", json!(true));
+        }
+        if seen.quorum_standby() {
+            set("quorum_standby", json!(true));
+        }
+        if server.timeline.0 != 0 {
+            set("timeline", json!(server.timeline));
+        }
+        let standbys: Vec<Value> = view.standbys.iter().map(standby).collect();
+        if !standbys.is_empty() {
+            set("replication", json!(standbys));
+        }
+        set("database_system_identifier", json!(server.system_id));
+        if !server.pending_restart.is_empty() {
+            set("pending_restart", json!(true));
+        }
+    }
+    if view.paused {
+        set("pause", json!(true));
+    }
+    if seen.unlocked() {
+        set("cluster_unlocked", json!(true));
+    }
+    if view.failsafe_active {
+        set("failsafe_mode_is_active", json!(true));
+    }
+    set("dcs_last_seen", json!(store_last_seen(seen)));
+    if !site.tags.is_empty() {
+        set("tags", json!(site.tags));
+    }
+    set("patroni", json!({"version": PATRONI_VERSION, "scope": site.scope, "name": view.name}));
+    set("matriarch", json!({"pod_uid": view.pod_uid, "rule": view.rule, "reason": view.reason}));
+    Value::Object(document)
+}
+
+fn standby(row: &matriarch_ha::event::StandbyStatus) -> Value {
+    json!({"application_name": row.member, "state": row.state, "sync_state": row.sync_state, "flush_lsn": row.flush.to_string()})
+}
+
+/// Seconds since 1970 at which the store was last heard of, 0: never.
+pub fn store_last_seen(seen: &Seen) -> i64 {
+    if seen.view.store_seen.0 == 0 {
+        return 0;
+    }
+    let age = i64::try_from(seen.now.boot.ms_since(seen.view.store_seen)).unwrap_or(i64::MAX);
+    (seen.now.wall.0 / 1000).saturating_sub(age) / 1000
+}
