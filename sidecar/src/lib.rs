@@ -1,6 +1,9 @@
 //! The agent: everything between the pure core ([`matriarch_ha`]) and the world.
 
 pub mod api;
+pub mod config;
 pub mod driver;
 pub mod peers;
+pub mod store;
+pub mod supervisor;
 pub mod tls;
