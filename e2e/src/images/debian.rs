@@ -13,8 +13,8 @@ use crate::host::run::run;
 
 /// The uid and gid of `postgres` in the stock image; Debian's package takes the next free system uid instead.
 const POSTGRES_ID: u32 = 999;
-/// `en_US`-independent packages that the wheels' programs link to are all dependencies of this one.
-const PACKAGES: &str = "postgresql-15,libnss-wrapper";
+/// What the wheels' programs link to are all dependencies of this one.
+const PACKAGES: &str = "postgresql-15";
 /// What PostgreSQL 15 is made of: moved out of the base, into its own layer.
 const POSTGRES_FOLDERS: &[&str] = &["usr/lib/postgresql/15", "usr/share/postgresql/15"];
 /// Not needed to run PostgreSQL, and half of the size. Without libLLVM PostgreSQL just does not JIT.
@@ -84,6 +84,7 @@ fn prepare(root: &Path) -> Result<()> {
             fs::remove_file(&path)?;
         }
     }
+    run(&["find", &root.join("dev").display().to_string(), "-mindepth", "1", "-delete"])?; // the runtime fills it
     remove_perl_wrappers(&root.join("usr/bin"))?;
     set_postgres_id(root)?;
     for (folder, mode) in [
