@@ -1,7 +1,7 @@
 //! Questions to the other members over their REST API: one question, one connection, one deadline.
 //!
 //! Connections are not kept: a kept one to a peer that is gone looks alive until its deadline, which is what an election cannot
-//! wait for, and a new one costs two round trips and less than 2 ms.
+//! wait for, and a new one costs two round trips and a few milliseconds (measured: 3.5 ms for a whole election, unoptimized).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -169,7 +169,7 @@ fn status(code: StatusCode, body: &[u8]) -> Result<PeerAnswer, Error> {
         return Err(Error::Answer("no JSON object".to_owned()));
     }
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    // Patroni up to 2.0 says `xlog`, some later versions `wal`; without either it has no server that answers.
+    // Patroni's own peers accept both words; a member with neither has no server that answers.
     let place = document.get("xlog").or_else(|| document.get("wal")).filter(|place| place.is_object());
     let lsn = |key: &str| place.and_then(|place| place.get(key)).and_then(Value::as_u64).map(Lsn);
     let lsn = lsn("location").max(lsn("received_location")).max(lsn("replayed_location"));

@@ -17,6 +17,8 @@ pub mod routes;
 pub mod seen;
 pub mod server;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 /// What of the static configuration the API shows; never changes while the agent lives.
 #[derive(Debug, Clone, Default)]

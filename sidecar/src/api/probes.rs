@@ -40,7 +40,9 @@ fn ready(seen: &Seen, query: &Query) -> bool {
     } else {
         standby.replayed
     };
-    // While nobody leads there is nobody to stream from: reads stay possible during a failover.
-    let follows = standby.streaming || seen.unlocked() || seen.view.paused;
+    // While nobody leads there is nobody to stream from: reads stay possible during a failover. That needs a store that says
+    // so; a standby that hears neither leader nor store may be behind by any amount.
+    let leaderless = seen.store_known() && seen.view.unlocked;
+    let follows = standby.streaming || leaderless || seen.view.paused;
     follows && !seen.lags(position, limit)
 }

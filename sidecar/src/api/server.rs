@@ -22,7 +22,7 @@ use super::routes::routes;
 use crate::driver::handle::Handle;
 use crate::tls::Tls;
 
-/// Connections at a time; each costs some 30 kB.
+/// Connections at a time: an agent has a dozen at most, and the buffers of each cost memory that PostgreSQL could use.
 const CONNECTIONS: usize = 64;
 /// Of them from one address, so that one slow client leaves room for the kubelet and the peers.
 const CONNECTIONS_OF_ONE: usize = 16;
@@ -31,7 +31,7 @@ const HANDSHAKE: Duration = Duration::from_secs(3);
 /// For the head of a request, the wait for the next one on a kept connection included.
 const HEAD: Duration = Duration::from_secs(15);
 /// After that a connection ends with its current request: nobody who does not read keeps one for ever.
-const LIFE: Duration = Duration::from_secs(120);
+const LIFE: Duration = Duration::from_mins(2);
 /// For the current request then: longer than any switchover.
 const LAST_REQUEST: Duration = Duration::from_secs(70);
 /// The smallest that hyper takes.

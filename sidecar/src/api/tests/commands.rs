@@ -1,0 +1,103 @@
+//! Who may change something, and which bodies are refused before the core sees them.
+
+use matriarch_ha::effect::Reply;
+use matriarch_ha::event::Request;
+
+use super::*;
+use crate::api::commands::{Caller, Command, answer, command, request};
+use crate::api::{Answer, Body};
+
+#[test]
+fn changes_need_a_certificate_when_there_is_tls() {
+    for path in ["/switchover", "/failover", "/election", "/failsafe"] {
+        let refused = command("POST", path, Caller::Anonymous);
+        assert_eq!(refused, Err(Answer::text(403, "client certificate required")), "{path}");
+        assert!(command("POST", path, Caller::Verified).is_ok(), "{path}");
+        assert!(command("POST", path, Caller::Plain).is_ok(), "{path}");
+    }
+}
+
+#[test]
+fn what_is_not_there_says_so_in_the_words_that_patronictl_looks_for() {
+    for (method, path) in [("POST", "/mpp"), ("DELETE", "/failover"), ("PUT", "/primary"), ("POST", "/")] {
+        let Err(Answer { code: 501, body: Body::Text(text), .. }) = command(method, path, Caller::Verified) else {
+            panic!("{method} {path}")
+        };
+        assert!(text.contains("Server does not support this operation"));
+    }
+}
+
+fn ask(view: &View, command: Command, body: &str) -> Result<Request, (u16, String)> {
+    let site = site();
+    request(&Seen { view, now: NOW, site: &site }, command, body.as_bytes()).map_err(|answer| match answer.body {
+        Body::Text(text) => (answer.code, text),
+        other => panic!("{other:?}"),
+    })
+}
+
+#[test]
+fn bodies_are_checked_in_patronis_order() {
+    use Command::{Election, Failover, Failsafe, Switchover};
+    for (command, paused, body, code, text) in [
+        (Switchover, false, "", 400, "the body must be"),
+        (Switchover, false, "{}", 400, "the body must be"),
+        (Switchover, false, "[1]", 400, "the body must be"),
+        (Failover, false, r#"{"leader":"a"}"#, 400, "Failover could be performed only to a specific candidate"),
+        (Switchover, false, r#"{"candidate":"b"}"#, 400, "Switchover could be performed only from a specific leader"),
+        (Failover, false, r#"{"candidate":"b","scheduled_at":"x"}"#, 400, "Failover can't be scheduled"),
+        (
+            Switchover,
+            true,
+            r#"{"leader":"a","scheduled_at":"x"}"#,
+            400,
+            "Can't schedule switchover in the paused state",
+        ),
+        (Switchover, false, r#"{"leader":"a","scheduled_at":"x"}"#, 501, "A switchover at a later time"),
+        (
+            Switchover,
+            true,
+            r#"{"leader":"a"}"#,
+            400,
+            "Switchover is possible only to a specific candidate in a paused state",
+        ),
+        (Switchover, false, r#"{"leader":"a","candidate":"a"}"#, 400, "Switchover target and source are the same"),
+        (Failsafe, false, r#"{"leader":"a"}"#, 400, "the body must have \"name\""),
+        (Election, false, r#"{"candidate":1}"#, 400, "the body must have \"candidate\""),
+    ] {
+        let (found, sentence) = ask(&View { paused, ..leader() }, command, body).unwrap_err();
+        assert_eq!(found, code, "{command:?} {body}");
+        assert!(sentence.starts_with(text), "{command:?} {body}: {sentence}");
+    }
+}
+
+#[test]
+fn good_bodies_become_questions_to_the_core() {
+    let some = |text: &str| Some(text.to_owned());
+    for (command, body, expected) in [
+        (
+            Command::Switchover,
+            r#"{"leader":"a","candidate":"b","scheduled_at":null}"#,
+            Request::Switchover { leader: some("a"), candidate: some("b") },
+        ),
+        (Command::Switchover, r#"{"leader":"a"}"#, Request::Switchover { leader: some("a"), candidate: None }),
+        (Command::Failover, r#"{"member":"b"}"#, Request::Switchover { leader: None, candidate: some("b") }),
+        (Command::Election, r#"{"candidate":"b"}"#, Request::Election { candidate: "b".into() }),
+        (
+            Command::Failsafe,
+            r#"{"name":"a","conn_url":"x","api_url":"y","slots":{}}"#,
+            Request::Failsafe { leader: "a".into(), leader_uid: String::new() },
+        ),
+    ] {
+        assert_eq!(ask(&leader(), command, body), Ok(expected), "{body}");
+    }
+}
+
+#[test]
+fn an_accepted_failsafe_call_tells_where_the_standby_is() {
+    let (site, view) = (site(), standby());
+    let seen = Seen { view: &view, now: NOW, site: &site };
+    let accepted = Reply::Text { code: 200, text: "Accepted".into() };
+    assert_eq!(answer(&seen, Command::Failsafe, accepted).lsn, Some(Lsn(1000)));
+    let refused = Reply::Text { code: 500, text: "Running as a leader".into() };
+    assert_eq!(answer(&seen, Command::Failsafe, refused).lsn, None);
+}

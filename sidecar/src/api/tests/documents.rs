@@ -1,0 +1,127 @@
+//! The documents, field by field.
+
+use matriarch_ha::event::StandbyStatus;
+use serde_json::Value;
+
+use super::*;
+use crate::api::Body;
+
+fn document(view: &View, path: &str) -> Value {
+    match get(view, &site(), path) {
+        super::super::Answer { code: 200, body: Body::Json(value), .. } => value,
+        other => panic!("{path}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_primarys_status_is_patronis() {
+    let mut view = leader();
+    view.standbys = vec![StandbyStatus {
+        member: "orders-1".into(),
+        state: "streaming".into(),
+        sync_state: "quorum".into(),
+        flush: Lsn(1000),
+    }];
+    assert_eq!(
+        document(&view, "/patroni"),
+        json!({
+            "state": "running", "role": "primary", "postmaster_start_time": "2024-07-02 11:00:00.000000+00",
+            "server_version": 150_018, "xlog": {"location": 1000}, "timeline": 3,
+            "replication": [{"application_name": "orders-1", "state": "streaming", "sync_state": "quorum", "flush_lsn": "0/3E8"}],
+            "database_system_identifier": "7268616322854375442", "dcs_last_seen": 1_719_918_401,
+            "patroni": {"version": "4.1.4", "scope": "orders", "name": "orders-0"},
+            "matriarch": {"pod_uid": "uid-of-orders-0", "rule": "some.rule", "reason": "as it should be"},
+        })
+    );
+}
+
+#[test]
+fn a_standbys_status_has_both_positions() {
+    let view =
+        View { sync_mode: "quorum".into(), sync_standby: true, paused: true, failsafe_active: true, ..standby() };
+    let status = document(&view, "/patroni");
+    assert_eq!(status["xlog"], json!({"received_location": 1000, "replayed_location": 900}));
+    assert_eq!(status["replication_state"], "streaming");
+    for flag in ["quorum_standby", "pause", "failsafe_mode_is_active"] {
+        assert_eq!(status[flag], true, "{flag}");
+    }
+    assert_eq!(status.get("cluster_unlocked"), None);
+    let mut nothing_received = standby();
+    nothing_received.server.as_mut().unwrap().received = Lsn(0);
+    assert_eq!(document(&nothing_received, "/patroni")["xlog"]["received_location"], 900);
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_unknown() {
+    let status = document(&View { server: None, store_seen: Boot(0), ..standby() }, "/patroni");
+    assert_eq!((&status["state"], &status["role"]), (&json!("unknown"), &json!("replica")));
+    assert_eq!(status["cluster_unlocked"], true);
+    assert_eq!(status["dcs_last_seen"], 0);
+    assert_eq!(status.get("xlog"), None);
+}
+
+#[test]
+fn the_cluster_lists_members_by_name_with_their_lag() {
+    let mut view = standby();
+    view.members[0].sync = true;
+    view.sync_mode = "quorum".into();
+    view.members[0].status["replication_state"] = json!("streaming");
+    assert_eq!(
+        document(&view, "/cluster"),
+        json!({"scope": "orders", "members": [
+            {
+                "name": "orders-0", "role": "leader", "state": "running", "host": "orders-0.orders-pods.x.svc", "port": 5432,
+                "api_url": "https://orders-0.orders-pods.x.svc:8008/patroni", "timeline": 3, "lsn": "0/384",
+            },
+            {
+                "name": "orders-1", "role": "quorum_standby", "state": "streaming", "host": "orders-1.orders-pods.x.svc",
+                "port": 5432, "api_url": "https://orders-1.orders-pods.x.svc:8008/patroni", "timeline": 3,
+                "lsn": "0/3E8", "lag": 0, "receive_lsn": "0/3E8", "receive_lag": 0, "replay_lsn": "0/384", "replay_lag": 100,
+            },
+        ]})
+    );
+}
+
+#[test]
+fn a_primary_knows_its_standbys_better_than_their_annotations() {
+    let mut view = View { leader_lsn: Lsn(0), ..leader() };
+    view.standbys = vec![StandbyStatus { member: "orders-1".into(), flush: Lsn(990), ..StandbyStatus::default() }];
+    let cluster = document(&view, "/cluster");
+    assert_eq!((&cluster["members"][1]["lag"], &cluster["members"][1]["replay_lag"]), (&json!(10), &json!("unknown")));
+}
+
+#[test]
+fn members_without_a_status_are_members() {
+    let mut view = leader();
+    view.members[0].status = Value::Null;
+    let row = document(&view, "/cluster")["members"][1].clone();
+    assert_eq!((&row["name"], &row["state"], &row["lag"]), (&json!("orders-1"), &json!(""), &json!("unknown")));
+}
+
+#[test]
+fn what_is_not_stored_is_not_made_up() {
+    assert_eq!(document(&leader(), "/config/anything"), json!({"ttl": 10}));
+    assert_eq!(get(&View { config: None, ..leader() }, &site(), "/config").code, 502);
+    assert_eq!(get(&leader(), &site(), "/failsafe").code, 502);
+    let mut view = leader();
+    view.failsafe_members.insert("orders-0".into(), "https://h:8008/patroni".into());
+    assert_eq!(document(&view, "/failsafe"), json!({"orders-0": "https://h:8008/patroni"}));
+    assert_eq!(document(&leader(), "/history"), json!([]));
+}
+
+#[test]
+fn metrics_have_patronis_names_and_ours() {
+    let Body::Plain(text) = get(&leader(), &site(), "/metrics").body else { panic!("no text") };
+    for line in [
+        "patroni_version{scope=\"orders\",name=\"orders-0\"} 040104",
+        "patroni_primary{scope=\"orders\",name=\"orders-0\"} 1",
+        "patroni_xlog_location{scope=\"orders\",name=\"orders-0\"} 1000",
+        "patroni_postgres_state{scope=\"orders\",name=\"orders-0\"} 5",
+        "matriarch_rule_info{scope=\"orders\",name=\"orders-0\",rule=\"some.rule\"} 1",
+        "matriarch_fence_deadline_seconds{scope=\"orders\",name=\"orders-0\"} 7.000",
+        "# TYPE patroni_xlog_location counter",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+    assert_eq!(text.matches("# HELP").count(), text.matches("# TYPE").count());
+}
