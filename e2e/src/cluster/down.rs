@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::layout::{Layout, cgroup_of, check_name, folder_of, netns_prefix};
+use super::layout::{Layout, cgroup_of, check_name, existing, folder_of, netns_prefix, sysctls};
 use super::network;
-use crate::host::{cgroup, mounts};
+use crate::host::{cgroup, mounts, sysctl};
 
 /// Removes the cluster. Fine when there is none.
 pub fn down(name: &str) -> Result<()> {
@@ -23,8 +23,12 @@ pub fn down(name: &str) -> Result<()> {
     for socket in shims {
         let _ = fs::remove_file(socket); // the shim may have removed it itself
     }
-    remove_network_results(name);
-    remove_folder(&folder)
+    remove_network_results(&folder);
+    remove_folder(&folder)?;
+    if existing().is_empty() {
+        sysctl::restore(&sysctls())?;
+    }
+    Ok(())
 }
 
 /// What is left of a cluster on this machine; empty after `down`.
@@ -71,14 +75,11 @@ fn shim_sockets(name: &str) -> Vec<PathBuf> {
     sockets
 }
 
-/// The network plugins' library keeps one file for each attached pod, named after the network.
-fn remove_network_results(name: &str) {
+/// The network plugins' library keeps one file for each attached pod, which names the pod's network namespace.
+fn remove_network_results(folder: &Path) {
+    let below = format!("{}/", folder.display());
     for entry in fs::read_dir("/var/lib/cni/results").into_iter().flatten().flatten() {
-        let file = entry.file_name().to_string_lossy().into_owned();
-        let rest = file.strip_prefix(&format!("matriarch-{name}-"));
-        // `matriarch-NAME-NUMBER-CONTAINER-eth0`: a digit and a dash after the name, or it is another cluster's.
-        let mut letters = rest.unwrap_or_default().chars();
-        if letters.next().is_some_and(|c| c.is_ascii_digit()) && letters.next() == Some('-') {
+        if fs::read_to_string(entry.path()).is_ok_and(|text| text.contains(&below)) {
             let _ = fs::remove_file(entry.path());
         }
     }

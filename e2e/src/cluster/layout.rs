@@ -176,6 +176,11 @@ impl Node {
     }
 }
 
+/// The machine's settings before the first cluster.
+pub fn sysctls() -> PathBuf {
+    Path::new(STATE).join(".sysctls.json")
+}
+
 /// The folder of a cluster, whether or not it exists.
 pub fn folder_of(name: &str) -> PathBuf {
     Path::new(STATE).join(name)

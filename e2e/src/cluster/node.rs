@@ -13,15 +13,16 @@ use crate::deps::cache::Cache;
 use crate::host::cgroup;
 use crate::host::process::Spec;
 use crate::host::run::{find_program, run};
-use crate::images::{Image, PAUSE};
+use crate::images::{Image, PAUSE, template};
 
-/// Starts the node's containerd and waits for its socket.
-pub fn start_containerd(layout: &Layout, node: &Node) -> Result<()> {
+/// Starts the node's containerd with the images of `template` and waits for its socket.
+pub fn start_containerd(layout: &Layout, node: &Node, template: &Path) -> Result<()> {
     let folder = node.containerd();
     let networks = node.folder.join("cni");
     fs::create_dir_all(&folder)?;
     fs::create_dir_all(&networks)?;
     cgroup::create(&node.system_cgroup())?;
+    template::copy(template, &folder.join("root"))?;
     // Point-to-point links, not a bridge: all traffic of a pod is then routed, so that Services between pods of one node
     // work without br_netfilter and iptables can cut any pair of pods.
     let network = json!({
@@ -42,7 +43,9 @@ pub fn start_containerd(layout: &Layout, node: &Node) -> Result<()> {
     let config = folder.join("config.toml");
     fs::write(&config, containerd_config(&folder, &networks))?;
     let program = find_program("containerd").context("containerd is not installed")?;
-    let argv = vec![program.display().to_string(), "--config".to_owned(), config.display().to_string()];
+    // tini adopts and reaps the shims, which matters where the machine's own init does not. containerd dies with it.
+    let argv = ["tini", "-s", "--", "setpriv", "--pdeathsig", "KILL", &program.display().to_string(), "--config"];
+    let argv = argv.iter().map(|word| (*word).to_owned()).chain([config.display().to_string()]).collect();
     start(layout, node, "containerd", argv, Vec::new())?;
 
     let begin = Instant::now();

@@ -13,6 +13,7 @@ use crate::deps::{self, cache::Cache};
 use crate::host::cgroup;
 use crate::host::lock::FileLock;
 use crate::host::progress::step;
+use crate::host::sysctl;
 use crate::images;
 
 /// What kind of cluster to make.
@@ -85,9 +86,10 @@ fn start_machinery(options: &Options, cache: &Cache) -> Result<Layout> {
         volumes: options.volumes,
         volume_mib: options.volume_mib,
     };
+    sysctl::save(&layout::sysctls())?;
     layout.save()?;
     std::fs::create_dir_all(layout.logs())?;
-    let images = images::ensure(cache)?;
+    let template = images::ensure(cache)?;
     cgroup::create(&layout.control_plane_cgroup())?;
     step("network, keys and certificates", || {
         network::create(&layout)?;
@@ -97,7 +99,7 @@ fn start_machinery(options: &Options, cache: &Cache) -> Result<Layout> {
     thread::scope(|scope| {
         let mut jobs = Vec::new();
         for one in layout.all_nodes() {
-            let (layout, images) = (&layout, &images);
+            let (layout, template) = (&layout, &template);
             let for_volumes = one.clone();
             jobs.push(scope.spawn(move || {
                 step(&format!("{} volumes of {}", layout.volumes, for_volumes.name), || {
@@ -105,10 +107,7 @@ fn start_machinery(options: &Options, cache: &Cache) -> Result<Layout> {
                 })
             }));
             jobs.push(scope.spawn(move || {
-                step(&format!("containerd and images of {}", one.name), || {
-                    node::start_containerd(layout, &one)?;
-                    images.iter().try_for_each(|image| node::import(&one, image))
-                })
+                step(&format!("containerd of {}", one.name), || node::start_containerd(layout, &one, template))
             }));
         }
         jobs.into_iter().try_for_each(|job| job.join().map_err(|_| anyhow!("a thread panicked"))?)

@@ -24,6 +24,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("losetup", "mount"),
     ("nsenter", "util-linux"),
     ("musl-gcc", "musl-tools"),
+    ("tini", "tini"),
     ("python3", "python3"),
 ];
 

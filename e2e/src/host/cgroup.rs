@@ -20,9 +20,9 @@ pub fn hierarchies() -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(root).into_iter().flatten().flatten() {
         let path = entry.path();
-        // v1 mounts "cpu,cpuacct" with links from "cpu"; a v2 tree without controllers may hang beside ("unified").
-        let is_v1 = path.join("tasks").is_file();
-        if is_v1 && !path.is_symlink() {
+        // v1 mounts "cpu,cpuacct" with links from "cpu". A v2 tree without controllers may hang beside ("unified"), and runc
+        // uses it, too.
+        if path.join("cgroup.procs").is_file() && !path.is_symlink() {
             found.push(path);
         }
     }
@@ -42,8 +42,8 @@ pub fn create(group: &Path) -> Result<()> {
         for part in group.components() {
             let parent = path.clone();
             path.push(part);
-            if root.join("cgroup.controllers").is_file() {
-                let all = fs::read_to_string(parent.join("cgroup.controllers"))?;
+            let all = fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default(); // v2 only
+            if !all.trim().is_empty() {
                 let enable = all.split_whitespace().map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ");
                 fs::write(parent.join("cgroup.subtree_control"), enable)
                     .with_context(|| format!("unable to enable controllers in {}", parent.display()))?;
@@ -123,6 +123,9 @@ pub fn destroy(group: &Path) -> Result<()> {
     for root in hierarchies() {
         for folder in tree(&root.join(group)) {
             remove(&folder)?;
+        }
+        if let Some(parent) = group.parent().filter(|parent| parent.components().next().is_some()) {
+            let _ = fs::remove_dir(root.join(parent)); // busy as long as another cluster is in it
         }
     }
     Ok(())

@@ -6,3 +6,4 @@ pub mod mounts;
 pub mod process;
 pub mod progress;
 pub mod run;
+pub mod sysctl;

@@ -6,6 +6,7 @@ pub mod layer;
 pub mod own;
 pub mod pause;
 pub mod postgres;
+pub mod template;
 
 use std::path::PathBuf;
 
@@ -30,9 +31,9 @@ pub struct Image {
     pub archive: PathBuf,
 }
 
-/// Builds what the cache lacks; returns every image a node needs before pods can run.
-pub fn ensure(cache: &Cache) -> Result<Vec<Image>> {
+/// Builds what the cache lacks; returns a containerd root with every image a node needs before pods can run.
+pub fn ensure(cache: &Cache) -> Result<PathBuf> {
     let mut images = vec![pause::ensure(cache)?];
     images.extend(postgres::ensure(cache)?);
-    Ok(images)
+    template::ensure(cache, &images)
 }
