@@ -40,7 +40,6 @@ pub const CONTROLLED_PARAMETERS: &[&str] = &[
     "synchronous_standby_names",
     "transaction_read_only",
     "unix_socket_directories",
-    "wal_level",
     "wal_log_hints",
 ];
 
@@ -76,7 +75,9 @@ pub const CONTROLLED_PARAMETERS: &[&str] = &[
     validation = Rule::new("size(self.metadata.name) <= 40")
         .message("metadata.name may have 40 characters at most, for Matriarch adds suffixes to it: write a shorter name"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
-        .message("metadata.name becomes the name of a Service: write lower-case letters, digits and '-', starting with a letter, e.g. orders-eu")
+        .message("metadata.name becomes the name of a Service: write lower-case letters, digits and '-', starting with a letter, e.g. orders-eu"),
+    validation = Rule::new("!self.metadata.name.matches('-(agent|app|ca|config|failover|leader|pods|primary|replication|rewind|ro|superuser|sync|tls)$')")
+        .message("metadata.name ends like the name of an object that Matriarch makes for another cluster (such as -ro, -pods, -config, -app): write another name, e.g. orders-readonly")
 )]
 #[x_kube(
     validation = Rule::new("!(has(self.durability) && self.durability == 'quorum' && self.instances < 2)")
@@ -236,10 +237,10 @@ pub struct Postgresql {
     /// Settings as in postgresql.conf. Write values in quotes (`"256MB"`, `"on"`, `"1.1"`); whole numbers may be bare.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 200))]
-    #[x_kube(validation = Rule::new("self.all(name, !(name in ['archive_cleanup_command', 'cluster_name', 'config_file', 'data_directory', 'external_pid_file', 'hba_file', 'hot_standby', 'ident_file', 'listen_addresses', 'port', 'primary_conninfo', 'primary_slot_name', 'promote_trigger_file', 'recovery_end_command', 'recovery_target', 'recovery_target_action', 'recovery_target_inclusive', 'recovery_target_lsn', 'recovery_target_name', 'recovery_target_time', 'recovery_target_timeline', 'recovery_target_xid', 'restore_command', 'standby_mode', 'synchronous_standby_names', 'transaction_read_only', 'unix_socket_directories', 'wal_level', 'wal_log_hints']))")
-        .message("parameters names a setting that Matriarch controls (such as listen_addresses, port, cluster_name, hot_standby, wal_level, wal_log_hints, primary_conninfo, synchronous_standby_names, restore_command, recovery_target*): remove it; durability: quorum is how synchronous replication is asked for"))]
+    #[x_kube(validation = Rule::new("self.all(name, !(name in ['archive_cleanup_command', 'cluster_name', 'config_file', 'data_directory', 'external_pid_file', 'hba_file', 'hot_standby', 'ident_file', 'listen_addresses', 'port', 'primary_conninfo', 'primary_slot_name', 'promote_trigger_file', 'recovery_end_command', 'recovery_target', 'recovery_target_action', 'recovery_target_inclusive', 'recovery_target_lsn', 'recovery_target_name', 'recovery_target_time', 'recovery_target_timeline', 'recovery_target_xid', 'restore_command', 'standby_mode', 'synchronous_standby_names', 'transaction_read_only', 'unix_socket_directories', 'wal_log_hints']))")
+        .message("parameters names a setting that Matriarch controls (such as listen_addresses, port, cluster_name, hot_standby, wal_log_hints, primary_conninfo, synchronous_standby_names, restore_command, recovery_target*): remove it; durability: quorum is how synchronous replication is asked for"))]
     #[x_kube(validation = Rule::new("self.all(name, name.matches('^[a-z_][a-z0-9_]*([.][A-Za-z_][A-Za-z0-9_$]*)?$'))")
-        .message("parameters has a name that PostgreSQL cannot have: write lower-case names as in pg_settings, e.g. shared_buffers or pg_stat_statements.max"))]
+        .message("parameters has a name that PostgreSQL cannot have: write names in lower case, e.g. shared_buffers or pg_stat_statements.max"))]
     pub parameters: BTreeMap<String, IntOrString>,
 
     /// Lines of pg_hba.conf for clients, instead of the default (`hostssl all all all scram-sha-256`, and the same
@@ -496,9 +497,10 @@ mod tests {
 
     #[test]
     fn the_smallest_cluster_has_a_default_for_everything_else() {
-        let spec: PostgresClusterSpec =
-            serde_json::from_value(serde_json::json!({"instances": 3, "image": "postgres:17", "storage": {"size": "20Gi"}}))
-                .unwrap();
+        let spec: PostgresClusterSpec = serde_json::from_value(
+            serde_json::json!({"instances": 3, "image": "postgres:17", "storage": {"size": "20Gi"}}),
+        )
+        .unwrap();
         assert_eq!((spec.postgres_uid, spec.store_mode), (999, StoreMode::ConfigMaps));
         assert_eq!(spec.application, Application { database: "app".into(), owner: "app".into() });
     }

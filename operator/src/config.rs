@@ -1,0 +1,170 @@
+//! The dynamic configuration (Patroni's): what it is at first, and what of it the spec names later.
+//!
+//! It lives in the annotation `config` of the `-config` object. `patronictl edit-config` may set what the spec does
+//! not name; on a clash the spec wins.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use matriarch_crds::cluster::{DEFAULT_LOOP_WAIT, DEFAULT_MAXIMUM_LAG, DEFAULT_RETRY_TIMEOUT, DEFAULT_TTL};
+use matriarch_crds::{Durability, PostgresClusterSpec};
+use serde_json::{Map, Value, json};
+
+use crate::observe::Seen;
+
+/// On the `-config` object: names of the settings that the spec named last (JSON list), so that one that is removed
+/// from the spec leaves the configuration too.
+pub const NAMED_ANNOTATION: &str = "matriarch.dev/named-by-spec";
+/// On the `-config` object: when the operator changed `postgresql.parameters` last.
+pub const CHANGED_ANNOTATION: &str = "matriarch.dev/parameters-changed";
+
+/// In [`NAMED_ANNOTATION`], for `spec.postgresql.pgHba`.
+const PG_HBA: &str = "pg_hba";
+
+/// Durability that holds: the spec's, else what was computed at creation (status, or the stored configuration if the
+/// status was lost), else quorum from three instances on.
+pub fn durability(seen: &Seen) -> Durability {
+    let spec = &seen.cluster.spec;
+    let status = seen.cluster.status.as_ref().and_then(|s| s.durability);
+    spec.durability.or(status).unwrap_or_else(|| match current(seen).map(|(c, _)| c["synchronous_mode"].clone()) {
+        Some(Value::String(mode)) if mode == "quorum" => Durability::Quorum,
+        Some(Value::Bool(true)) => Durability::Quorum,
+        Some(_) => Durability::Async,
+        None if spec.instances >= 3 => Durability::Quorum,
+        None => Durability::Async,
+    })
+}
+
+fn synchronous_mode(durability: Durability) -> Value {
+    match durability {
+        Durability::Quorum => json!("quorum"),
+        Durability::Async => json!(false),
+    }
+}
+
+fn parameters(spec: &PostgresClusterSpec) -> Map<String, Value> {
+    spec.postgresql
+        .parameters
+        .iter()
+        .map(|(name, value)| {
+            let value = match value {
+                IntOrString::Int(number) => json!(number),
+                IntOrString::String(text) => json!(text),
+            };
+            (name.clone(), value)
+        })
+        .collect()
+}
+
+/// The configuration of a cluster that is created (`bootstrap.dcs`).
+pub fn initial(spec: &PostgresClusterSpec, durability: Durability) -> Value {
+    let ha = &spec.ha;
+    let mut postgresql = json!({"use_pg_rewind": true, "use_slots": true, "parameters": parameters(spec)});
+    if !spec.postgresql.pg_hba.is_empty() {
+        postgresql["pg_hba"] = json!(spec.postgresql.pg_hba);
+    }
+    let mut config = json!({
+        "ttl": ha.ttl.unwrap_or(DEFAULT_TTL),
+        "loop_wait": ha.loop_wait.unwrap_or(DEFAULT_LOOP_WAIT),
+        "retry_timeout": ha.retry_timeout.unwrap_or(DEFAULT_RETRY_TIMEOUT),
+        "maximum_lag_on_failover": ha.maximum_lag_on_failover.unwrap_or(DEFAULT_MAXIMUM_LAG),
+        "failsafe_mode": ha.failsafe_mode.unwrap_or(true),
+        "synchronous_mode": synchronous_mode(durability),
+        "synchronous_node_count": 1,
+        "postgresql": postgresql,
+    });
+    if spec.paused == Some(true) {
+        config["pause"] = json!(true);
+    }
+    config
+}
+
+/// The stored configuration and the resourceVersion of its object, if there is a valid one.
+pub fn current(seen: &Seen) -> Option<(Value, String)> {
+    let name = seen.names().config();
+    let config = serde_json::from_str::<Value>(seen.lock_annotation(&name, "config")?).ok()?;
+    let object = seen.object(seen.lock_kind(), &name)?;
+    config.is_object().then(|| (config, object["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned()))
+}
+
+/// Names that the spec gives, for [`NAMED_ANNOTATION`].
+pub fn named(spec: &PostgresClusterSpec) -> BTreeSet<String> {
+    let hba = (!spec.postgresql.pg_hba.is_empty()).then(|| PG_HBA.to_owned());
+    spec.postgresql.parameters.keys().map(|p| format!("parameters.{p}")).chain(hba).collect()
+}
+
+/// What changes of the stored configuration, so that it says what the spec says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// The whole new configuration.
+    pub config: Value,
+    /// What the spec names now.
+    pub named: BTreeSet<String>,
+    /// `postgresql.parameters` are among the changes.
+    pub parameters: bool,
+    /// resourceVersion that was read: the write is a compare-and-swap.
+    pub resource_version: String,
+}
+
+/// The change that is needed, if any.
+pub fn change(seen: &Seen) -> Option<Change> {
+    let spec = &seen.cluster.spec;
+    let (old, resource_version) = current(seen)?;
+    let named_now = named(spec);
+    let named_before: BTreeSet<String> = seen
+        .lock_annotation(&seen.names().config(), NAMED_ANNOTATION)
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default();
+    let mut config = old.clone();
+    let ha = &spec.ha;
+    let fields = [
+        ("ttl", ha.ttl.map(Value::from)),
+        ("loop_wait", ha.loop_wait.map(Value::from)),
+        ("retry_timeout", ha.retry_timeout.map(Value::from)),
+        ("maximum_lag_on_failover", ha.maximum_lag_on_failover.map(Value::from)),
+        ("failsafe_mode", ha.failsafe_mode.map(Value::from)),
+        ("synchronous_mode", Some(synchronous_mode(durability(seen)))),
+    ];
+    for (key, value) in fields {
+        if let Some(value) = value {
+            config[key] = value;
+        }
+    }
+    match spec.paused {
+        Some(true) => config["pause"] = json!(true),
+        Some(false) => {
+            config.as_object_mut()?.remove("pause");
+        }
+        None => {}
+    }
+    // A configuration that somebody else wrote may lack the sections, or have something else in their place.
+    if !config["postgresql"].is_object() {
+        config["postgresql"] = json!({});
+    }
+    let postgresql = config["postgresql"].as_object_mut()?;
+    let mut wanted = postgresql.get("parameters").and_then(Value::as_object).cloned().unwrap_or_default();
+    for gone in named_before.difference(&named_now) {
+        match gone.strip_prefix("parameters.") {
+            Some(parameter) => drop(wanted.remove(parameter)),
+            None => drop(postgresql.remove(gone)),
+        }
+    }
+    wanted.extend(parameters(spec));
+    let parameters = postgresql.get("parameters").and_then(Value::as_object) != Some(&wanted);
+    postgresql.insert("parameters".to_owned(), Value::Object(wanted));
+    if !spec.postgresql.pg_hba.is_empty() {
+        postgresql.insert(PG_HBA.to_owned(), json!(spec.postgresql.pg_hba));
+    }
+    (config != old || named_now != named_before).then_some(Change {
+        config,
+        named: named_now,
+        parameters,
+        resource_version,
+    })
+}
+
+/// When the operator changed `postgresql.parameters` last.
+pub fn parameters_changed(seen: &Seen) -> Option<Timestamp> {
+    seen.lock_annotation(&seen.names().config(), CHANGED_ANNOTATION)?.parse().ok()
+}

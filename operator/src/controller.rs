@@ -1,0 +1,168 @@
+//! The controller: a queue of clusters, one `observe → plan → apply → report` for each that something happened to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::controller::{Action, Config};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::{Controller, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use matriarch_crds::names::OPERATOR;
+use matriarch_crds::{PostgresCluster, PostgresClusterStatus};
+use serde_json::json;
+use tracing::{debug, info, warn};
+
+use crate::next_step::Step;
+use crate::observe::{self, Seen, observe};
+use crate::plan::plan;
+use crate::status::{Outcome, difference, status};
+use crate::watch::Stores;
+use crate::{apply, events, watch};
+
+/// Everything is looked at again after this long, for what no watch shows: certificates grow old.
+const LOOK_AGAIN: Duration = Duration::from_secs(600);
+/// The same, while something that no watch shows is waited for.
+const WAITING: Duration = Duration::from_secs(5);
+/// After an error, and after somebody else's write came first.
+const AFTER_ERROR: Duration = Duration::from_secs(10);
+const AFTER_CONFLICT: Duration = Duration::from_millis(500);
+/// Changes that come together are looked at together.
+const DEBOUNCE: Duration = Duration::from_millis(200);
+
+/// Why a reconcile failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Reading.
+    #[error(transparent)]
+    Observe(#[from] observe::Error),
+    /// Writing.
+    #[error(transparent)]
+    Apply(#[from] apply::Error),
+    /// Writing the status.
+    #[error("cannot write the status: {0}")]
+    Status(#[source] Box<kube::Error>),
+}
+
+impl Error {
+    /// For metrics and conditions.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Observe(e) => e.category(),
+            Self::Apply(e) => e.category(),
+            Self::Status(_) => "StatusFailed",
+        }
+    }
+}
+
+/// What every reconcile needs.
+struct Context {
+    client: Client,
+    stores: Stores,
+    sidecar_image: String,
+    recorder: Recorder,
+}
+
+/// Runs until `stop` or until a watch task ends, which it should not.
+pub async fn run(
+    client: Client,
+    namespace: Option<String>,
+    sidecar_image: String,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let (stores, woken, mut watches) = watch::start(&client, namespace.as_deref());
+    stores.ready().await;
+    info!(sidecar.image = sidecar_image, "ready");
+    let api: Api<PostgresCluster> = match &namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let reporter = Reporter { controller: OPERATOR.to_owned(), instance: None };
+    let context =
+        Arc::new(Context { recorder: Recorder::new(client.clone(), reporter), client, stores, sidecar_image });
+    let controller = Controller::new(api, watcher::Config::default())
+        .with_config(Config::default().debounce(DEBOUNCE).concurrency(8))
+        .reconcile_on(woken)
+        .graceful_shutdown_on(stop)
+        .run(reconcile, on_error, context)
+        .for_each(|outcome| async move { report(outcome) });
+    tokio::select! {
+        () = controller => {}
+        ended = watches.join_next() => warn!(?ended, "a watch ended"),
+    }
+}
+
+fn on_error(_: Arc<PostgresCluster>, _: &Error, _: Arc<Context>) -> Action {
+    Action::requeue(AFTER_ERROR)
+}
+
+/// The one place where outcomes are logged.
+fn report<Q: std::error::Error + 'static>(
+    outcome: Result<
+        (kube::runtime::reflector::ObjectRef<PostgresCluster>, Action),
+        kube::runtime::controller::Error<Error, Q>,
+    >,
+) {
+    use kube::runtime::controller::Error as Failure;
+    match outcome {
+        Ok((cluster, _)) => debug!(%cluster, "reconciled"),
+        Err(Failure::ReconcilerFailed(error, cluster)) => {
+            warn!(%error, error.category = error.category(), %cluster, "reconcile failed, it is tried again");
+        }
+        // A pod or lock of a cluster that is gone.
+        Err(Failure::ObjectNotFound(cluster)) => debug!(%cluster, "no such cluster"),
+        Err(error) => warn!(%error, "the queue failed"),
+    }
+}
+
+async fn reconcile(cluster: Arc<PostgresCluster>, context: Arc<Context>) -> Result<Action, Error> {
+    if cluster.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let seen = observe(&context.client, &context.stores, &cluster, &context.sidecar_image).await?;
+    let plan = plan(&seen);
+    let result = apply::apply(&context.client, &seen, &plan.writes).await;
+    let conflict = matches!(&result, Err(e) if e.is_conflict());
+    let outcome = match &result {
+        Err(e) if !conflict => Outcome::Failed { category: e.category(), message: e.to_string() },
+        _ => Outcome::Done,
+    };
+    let taken = (result.is_ok()).then_some(&plan.step);
+    tell(&context, &seen, &status(&seen, &plan.step, &outcome), taken).await?;
+    if conflict {
+        return Ok(Action::requeue(AFTER_CONFLICT));
+    }
+    result?;
+    let waiting = matches!(plan.step, Step::Wait { .. }) || seen.user_secrets.iter().any(|s| s.lacks.is_some());
+    Ok(Action::requeue(if waiting { WAITING } else { LOOK_AGAIN }))
+}
+
+/// Status and events.
+async fn tell(context: &Context, seen: &Seen, new: &PostgresClusterStatus, taken: Option<&Step>) -> Result<(), Error> {
+    let old = seen.cluster.status.as_ref();
+    if difference(old, new) {
+        let body = json!({
+            "apiVersion": PostgresCluster::api_version(&()),
+            "kind": PostgresCluster::kind(&()),
+            "status": new,
+        });
+        Api::<PostgresCluster>::namespaced(context.client.clone(), &seen.namespace())
+            .patch_status(&seen.cluster.name_any(), &PatchParams::apply(OPERATOR).force(), &Patch::Apply(body))
+            .await
+            .map_err(|e| Error::Status(Box::new(e)))?;
+    }
+    for event in events::events(old, new, taken) {
+        info!(
+            cluster = seen.name(),
+            namespace = seen.namespace(),
+            event.reason = event.reason,
+            event.note = event.note,
+            "event"
+        );
+        if let Err(error) = context.recorder.publish(&event, &seen.cluster.object_ref(&())).await {
+            warn!(%error, event.reason, "cannot publish an event");
+        }
+    }
+    Ok(())
+}

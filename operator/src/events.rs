@@ -1,0 +1,90 @@
+//! Kubernetes events: what a person wants to find in `kubectl describe`, computed from the status before and after.
+
+use kube::runtime::events::{Event, EventType};
+use matriarch_crds::{Condition, PostgresClusterStatus};
+
+use crate::next_step::Step;
+
+/// Events that tell how `old` became `new`, and which step was taken.
+pub fn events(old: Option<&PostgresClusterStatus>, new: &PostgresClusterStatus, taken: Option<&Step>) -> Vec<Event> {
+    let mut events = Vec::new();
+    if old.is_none() {
+        events.push(event(
+            EventType::Normal,
+            "Created",
+            "Create",
+            "the objects of the cluster are being created".to_owned(),
+        ));
+    }
+    let before = old.and_then(|o| o.last_primary.as_deref());
+    match (before, new.primary.as_deref()) {
+        (None, Some(now)) => {
+            events.push(event(EventType::Normal, "PrimaryElected", "Elect", format!("{now} is the first primary")))
+        }
+        (Some(before), Some(now)) if before != now => {
+            events.push(event(
+                EventType::Normal,
+                "PrimaryChanged",
+                "Elect",
+                format!("the primary is {now}, it was {before}"),
+            ));
+        }
+        _ => {}
+    }
+    for type_ in ["Ready", "ConfigurationApplied", "Reconciled"] {
+        let was = old.and_then(|o| find(o, type_));
+        let Some(is) = find(new, type_) else { continue };
+        let was_bad = was.is_some_and(|c| c.status == "False" && !passing(&c.reason));
+        let bad = is.status == "False" && !passing(&is.reason);
+        if bad && was.is_none_or(|w| w.reason != is.reason) {
+            events.push(event(EventType::Warning, &is.reason, "Reconcile", is.message.clone()));
+        }
+        if was_bad && is.status == "True" {
+            let reason = was.map(|w| w.reason.as_str()).unwrap_or_default();
+            events.push(event(
+                EventType::Normal,
+                "ProblemResolved",
+                "Reconcile",
+                format!("{reason} is over: {}", is.message),
+            ));
+        }
+    }
+    match taken {
+        Some(Step::UpgradeAgent { pod }) => {
+            events.push(event(
+                EventType::Normal,
+                "AgentUpgraded",
+                "Upgrade",
+                format!("the agent of {pod} gets the operator's sidecar image; PostgreSQL runs on"),
+            ));
+        }
+        Some(Step::ReplacePod { pod, why, .. }) => {
+            events.push(event(EventType::Normal, "MemberReplaced", "Replace", format!("{pod} is replaced: {why}")));
+        }
+        Some(Step::Switchover { from, to, why, .. }) => {
+            events.push(event(
+                EventType::Normal,
+                "SwitchoverAsked",
+                "Switchover",
+                format!("from {from} to {to}: {why}"),
+            ));
+        }
+        _ => {}
+    }
+    events
+}
+
+/// Reasons that come and go with every start and stop of a member.
+fn passing(reason: &str) -> bool {
+    matches!(reason, "MemberStarting" | "MemberStopping" | "MembersMissing" | "NoPrimary" | "PendingRestart")
+}
+
+fn find<'a>(status: &'a PostgresClusterStatus, type_: &str) -> Option<&'a Condition> {
+    status.conditions.iter().find(|c| c.type_ == type_)
+}
+
+/// Kubernetes allows 1024 characters in a note.
+fn event(type_: EventType, reason: &str, action: &str, note: String) -> Event {
+    let note = note.chars().take(1000).collect();
+    Event { type_, reason: reason.to_owned(), note: Some(note), action: action.to_owned(), secondary: None }
+}
