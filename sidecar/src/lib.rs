@@ -4,6 +4,7 @@ pub mod api;
 pub mod config;
 pub mod driver;
 pub mod peers;
+pub mod postgres;
 pub mod store;
 pub mod supervisor;
 pub mod tls;

@@ -1,0 +1,103 @@
+//! Short changes of a running server.
+
+use std::time::Duration;
+
+use matriarch_ha::effect::{Change, ServerConfig};
+use matriarch_supervisor::protocol::Request;
+use tokio::time::{Instant, sleep};
+
+use super::{Error, Postgres, conf, local};
+use crate::config::User;
+
+/// A reload is in force within milliseconds; a server that has not taken it after this has refused it.
+const IN_FORCE: Duration = Duration::from_secs(5);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(10);
+
+impl Postgres {
+    /// Does it.
+    pub async fn change(&self, change: Change) -> Result<(), String> {
+        let done = match change {
+            Change::Configure(config) => self.configure(&config).await,
+            Change::Slots { wanted } => self.slots(wanted).await,
+            Change::Checkpoint => self.checkpoint().await,
+        };
+        done.map_err(|error| error.to_string())
+    }
+
+    /// Writes and reloads if anything differs; done when a session sees it, and PostgreSQL's other processes got their signal
+    /// before.
+    async fn configure(&self, config: &ServerConfig) -> Result<(), Error> {
+        let client = local::connect(&self.config, "postgres", local::SHORT).await?;
+        let standby: bool = client.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await?.try_get(0)?;
+        if self.write_files(config, standby).await? {
+            self.supervisor.done(Request::Reload).await?;
+        }
+        let replication = self.config.credentials(User::Replication)?.username;
+        let conninfo =
+            config.upstream.as_ref().map(|upstream| conf::primary_conninfo(&self.place, upstream, &replication));
+        let slot = config.upstream.as_ref().and_then(|upstream| upstream.slot.clone());
+        let wanted = [config.sync_names.clone(), conninfo.unwrap_or_default(), slot.unwrap_or_default()];
+        let show = client
+            .prepare(
+                "SELECT ARRAY[current_setting('synchronous_standby_names'), current_setting('primary_conninfo'),
+                              current_setting('primary_slot_name')]",
+            )
+            .await?;
+        let end = Instant::now() + IN_FORCE;
+        let mut reloaded = Instant::now();
+        loop {
+            let seen: Vec<String> = client.query_one(&show, &[]).await?.try_get(0)?;
+            if seen == wanted {
+                return Ok(());
+            }
+            if Instant::now() >= end {
+                // Something else is in force: look at the files at the next change.
+                self.files.forget();
+                let names = ["synchronous_standby_names", "primary_conninfo", "primary_slot_name"];
+                let odd: Vec<String> = names
+                    .iter()
+                    .zip(seen.iter().zip(&wanted))
+                    .filter(|(_, (seen, wanted))| seen != wanted)
+                    .map(|(name, (seen, wanted))| format!("{name} is {seen:?} instead of {wanted:?}"))
+                    .collect();
+                return Err(Error::State(format!(
+                    "PostgreSQL did not take its new configuration within {} s: {}; its log says why",
+                    IN_FORCE.as_secs(),
+                    odd.join(", ")
+                )));
+            }
+            if reloaded.elapsed() >= Duration::from_secs(1) {
+                // The files are right, but a reload was missed (an agent that died in between).
+                self.supervisor.done(Request::Reload).await?;
+                reloaded = Instant::now();
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    async fn slots(&self, wanted: Vec<String>) -> Result<(), Error> {
+        let client = local::connect(&self.config, "postgres", local::SHORT).await?;
+        client
+            .execute(
+                "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots
+                  WHERE slot_type = 'physical' AND NOT active AND NOT temporary AND slot_name::text <> ALL ($1::text[])",
+                &[&wanted],
+            )
+            .await?;
+        client
+            .execute(
+                "SELECT pg_catalog.pg_create_physical_replication_slot(w::name, true) FROM unnest($1::text[]) w
+                  WHERE w NOT IN (SELECT slot_name::text FROM pg_catalog.pg_replication_slots)",
+                &[&wanted],
+            )
+            .await?;
+        Ok(())
+    }
+
+    pub(super) async fn checkpoint(&self) -> Result<(), Error> {
+        let client = local::connect(&self.config, "postgres", local::LONG).await?;
+        client.batch_execute("CHECKPOINT").await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,402 @@
+//! The text of postgresql.conf, pg_hba.conf and the passfile, made whole from a [`ServerConfig`]. Pure.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use matriarch_ha::effect::{ServerConfig, Upstream};
+
+use crate::config::{Config, Credentials};
+
+/// Who writes the files.
+const HEADER: &str = "\
+# Written by Matriarch. Do not edit: it is written anew at every change.
+# Set parameters in the PostgresCluster, or by `patronictl edit-config`.
+";
+
+/// Used unless the configuration says otherwise.
+const DEFAULTS: [(&str, &str); 10] = [
+    ("wal_level", "replica"),
+    ("max_wal_senders", "10"),
+    ("max_replication_slots", "10"),
+    ("wal_keep_size", "128MB"),
+    // A broken stream is noticed and tried anew within seconds: failover and re-following wait for it.
+    ("wal_receiver_timeout", "5s"),
+    ("wal_sender_timeout", "5s"),
+    ("wal_retrieve_retry_interval", "500ms"),
+    ("password_encryption", "scram-sha-256"),
+    ("log_line_prefix", "%m [%p] %q%u@%d "),
+    ("tcp_keepalives_idle", "60"),
+];
+
+/// Parameters that the configuration can never set: they are Matriarch's, and it could not work with others.
+pub const CONTROLLED: [&str; 20] = [
+    "cluster_name",
+    "config_file",
+    "data_directory",
+    "external_pid_file",
+    "hba_file",
+    "hot_standby",
+    "ident_file",
+    "listen_addresses",
+    "port",
+    "primary_conninfo",
+    "primary_slot_name",
+    "recovery_target",
+    "recovery_target_lsn",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_timeline",
+    "recovery_target_xid",
+    "synchronous_standby_names",
+    "unix_socket_directories",
+    "wal_log_hints",
+];
+
+/// Parameters of which a standby must have at least what its primary had, and their names in pg_controldata.
+pub const RAISED: [(&str, &str, u64); 5] = [
+    ("max_connections", "max_connections setting", 100),
+    ("max_worker_processes", "max_worker_processes setting", 8),
+    ("max_wal_senders", "max_wal_senders setting", 10),
+    ("max_prepared_transactions", "max_prepared_xacts setting", 0),
+    ("max_locks_per_transaction", "max_locks_per_xact setting", 64),
+];
+
+/// Where the files of one server are and how it is reached.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// PGDATA.
+    pub data_dir: PathBuf,
+    /// The data volume.
+    volume: PathBuf,
+    socket_dir: PathBuf,
+    listen_addresses: String,
+    port: u16,
+    cluster: String,
+    member: String,
+}
+
+impl Place {
+    /// As configured.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            data_dir: config.postgres.data_dir.clone(),
+            volume: config.matriarch.volume.clone(),
+            socket_dir: config.matriarch.postgres_socket_dir.clone(),
+            listen_addresses: config.postgres.listen_addresses.clone(),
+            port: config.postgres.port,
+            cluster: config.scope.clone(),
+            member: config.pod.name.clone(),
+        }
+    }
+    /// A file or folder beside PGDATA, such as `pgdata.new`.
+    pub fn beside(&self, suffix: &str) -> PathBuf {
+        let mut path = self.data_dir.clone().into_os_string();
+        path.push(suffix);
+        path.into()
+    }
+    /// postgresql.conf
+    pub fn conf(&self) -> PathBuf {
+        self.data_dir.join("postgresql.conf")
+    }
+    /// pg_hba.conf
+    pub fn hba(&self) -> PathBuf {
+        self.data_dir.join("pg_hba.conf")
+    }
+    /// postgresql.auto.conf
+    pub fn auto_conf(&self) -> PathBuf {
+        self.data_dir.join("postgresql.auto.conf")
+    }
+    /// standby.signal
+    pub fn standby_signal(&self) -> PathBuf {
+        self.data_dir.join("standby.signal")
+    }
+    /// There as long as a pg_rewind has not ended well: what is in PGDATA then is of no use.
+    pub fn rewinding(&self) -> PathBuf {
+        self.beside(".rewinding")
+    }
+    /// Passwords for the WAL receiver, pg_basebackup and pg_rewind.
+    pub fn passfile(&self) -> PathBuf {
+        self.volume.join("conf/pgpass")
+    }
+    /// Where parameters are tried.
+    pub fn candidate(&self) -> PathBuf {
+        self.volume.join("conf/candidate.conf")
+    }
+    /// One of `tls.crt`, `tls.key`, `ca.crt`, for PostgreSQL.
+    pub fn tls(&self, name: &str) -> PathBuf {
+        self.volume.join("tls").join(name)
+    }
+    /// Arguments of the postmaster: what no reload may change and no ALTER SYSTEM may override.
+    pub fn arguments(&self) -> Vec<String> {
+        self.fixed().into_iter().flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")]).collect()
+    }
+    fn fixed(&self) -> BTreeMap<&'static str, String> {
+        BTreeMap::from([
+            ("cluster_name", self.cluster.clone()),
+            ("hba_file", text(&self.hba())),
+            ("hot_standby", "on".to_owned()),
+            ("listen_addresses", self.listen_addresses.clone()),
+            ("port", self.port.to_string()),
+            ("unix_socket_directories", text(&self.socket_dir)),
+            ("wal_log_hints", "on".to_owned()),
+        ])
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// postgresql.conf. `tls`: the certificates are in place.
+pub fn postgresql_conf(place: &Place, config: &ServerConfig, replication: &str, tls: bool) -> String {
+    let mut all: BTreeMap<String, String> = BTreeMap::new();
+    let mut set = |name: &str, value: &str| {
+        all.insert(name.to_owned(), value.to_owned());
+    };
+    for (name, value) in DEFAULTS {
+        set(name, value);
+    }
+    if tls {
+        set("ssl", "on");
+        set("ssl_cert_file", &text(&place.tls("tls.crt")));
+        set("ssl_key_file", &text(&place.tls("tls.key")));
+        set("ssl_ca_file", &text(&place.tls("ca.crt")));
+    }
+    for (name, value) in &config.parameters {
+        let name = name.to_ascii_lowercase();
+        if !CONTROLLED.contains(&name.as_str()) {
+            set(&name, value);
+        }
+    }
+    for (name, value) in place.fixed() {
+        set(name, &value);
+    }
+    set("synchronous_standby_names", &config.sync_names);
+    set("recovery_target_timeline", "latest");
+    if let Some(upstream) = &config.upstream {
+        set("primary_conninfo", &primary_conninfo(place, upstream, replication));
+        set("primary_slot_name", upstream.slot.as_deref().unwrap_or_default());
+    }
+    if matches!(all.get("wal_level").map(String::as_str), Some("minimal")) {
+        all.insert("wal_level".to_owned(), "replica".to_owned());
+    }
+    lines(&all)
+}
+
+/// Parameters as a file.
+pub fn lines(parameters: &BTreeMap<String, String>) -> String {
+    let mut out = HEADER.to_owned();
+    for (name, value) in parameters {
+        out.push_str(name);
+        out.push_str(" = ");
+        out.push_str(&guc_quote(value));
+        out.push('\n');
+    }
+    out
+}
+
+/// primary_conninfo, exactly as PostgreSQL will show it.
+pub fn primary_conninfo(place: &Place, upstream: &Upstream, replication: &str) -> String {
+    conninfo(place, upstream, &[("user", replication), ("application_name", &place.member)])
+}
+
+/// How a tool or the WAL receiver reaches `upstream`; `more` are keywords and values.
+pub fn conninfo(place: &Place, upstream: &Upstream, more: &[(&str, &str)]) -> String {
+    let port = upstream.port.to_string();
+    let passfile = text(&place.passfile());
+    let mut pairs = vec![("host", upstream.host.as_str())];
+    if !upstream.ip.is_empty() {
+        pairs.push(("hostaddr", upstream.ip.as_str()));
+    }
+    pairs.push(("port", &port));
+    pairs.extend_from_slice(more);
+    pairs.extend([("passfile", passfile.as_str()), ("sslmode", "prefer"), ("connect_timeout", "5")]);
+    // A primary that is gone without a word is noticed: unacknowledged for 5 s, or silent through three probes.
+    pairs.extend([
+        ("tcp_user_timeout", "5000"),
+        ("keepalives_idle", "2"),
+        ("keepalives_interval", "1"),
+        ("keepalives_count", "3"),
+    ]);
+    pairs.iter().map(|(name, value)| format!("{name}={}", conninfo_quote(value))).collect::<Vec<_>>().join(" ")
+}
+
+/// A value of libpq's connection strings.
+fn conninfo_quote(value: &str) -> String {
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:".contains(&byte)) {
+        return value.to_owned();
+    }
+    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+/// A value in postgresql.conf: quotes are doubled, backslashes escape there.
+fn guc_quote(value: &str) -> String {
+    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''").replace('\n', "\\n").replace('\r', "\\r"))
+}
+
+/// The roles that pg_hba.conf names.
+#[derive(Debug, Clone)]
+pub struct Roles<'a> {
+    /// The agent itself.
+    pub superuser: &'a str,
+    /// Standbys.
+    pub replication: &'a str,
+    /// pg_rewind.
+    pub rewind: &'a str,
+}
+
+/// pg_hba.conf: first the few lines without which a cluster cannot run, then the configuration's. Only where it has none does
+/// everybody with a password get in, so that `hostssl …` alone means TLS only.
+pub fn pg_hba_conf(config: &ServerConfig, roles: &Roles) -> String {
+    let (superuser, replication, rewind) =
+        (hba_quote(roles.superuser), hba_quote(roles.replication), hba_quote(roles.rewind));
+    let mut out = format!(
+        "{HEADER}
+local all {superuser} scram-sha-256
+host replication {replication} all scram-sha-256
+local postgres {rewind} scram-sha-256
+host postgres {rewind} all scram-sha-256
+
+"
+    );
+    if config.pg_hba.is_empty() {
+        out.push_str("local all all scram-sha-256\nhost all all all scram-sha-256\n");
+    }
+    for line in &config.pg_hba {
+        // One line each, whatever was written: a line break would be another rule.
+        out.push_str(&line.replace(['\n', '\r'], " "));
+        out.push('\n');
+    }
+    out
+}
+
+fn hba_quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// libpq's passfile.
+pub fn passfile(who: &[&Credentials]) -> String {
+    let escape = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
+    who.iter().map(|one| format!("*:*:*:{}:{}\n", escape(&one.username), escape(&one.password))).collect()
+}
+
+/// postgresql.auto.conf without what is Matriarch's (it wins over postgresql.conf); none: nothing to remove.
+pub fn cleaned_auto_conf(content: &str) -> Option<String> {
+    let ours = |line: &str| {
+        let name = line.split(['=', ' ', '\t']).next().unwrap_or_default().trim().to_ascii_lowercase();
+        CONTROLLED.contains(&name.as_str())
+    };
+    content
+        .lines()
+        .any(ours)
+        .then(|| content.lines().filter(|line| !ours(line)).flat_map(|line| [line, "\n"]).collect())
+}
+
+/// Raises what a standby needs as much of as its primary had.
+pub fn raise(parameters: &mut BTreeMap<String, String>, control: &BTreeMap<String, u64>) {
+    for (name, key, default) in RAISED {
+        let Some(&needed) = control.get(key) else { continue };
+        let wanted = parameters.get(name).map_or(Some(default), |text| text.trim().parse().ok());
+        if wanted.is_some_and(|wanted| wanted < needed) {
+            parameters.insert(name.to_owned(), needed.to_string());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub fn place() -> Place {
+        Place {
+            data_dir: "/v/pgdata".into(),
+            volume: "/v".into(),
+            socket_dir: "/var/run/postgresql".into(),
+            listen_addresses: "*".into(),
+            port: 5432,
+            cluster: "orders".into(),
+            member: "orders-1".into(),
+        }
+    }
+
+    fn upstream() -> Upstream {
+        Upstream {
+            member: "orders-0".into(),
+            host: "orders-0.orders-pods.shop.svc".into(),
+            ip: "10.0.0.1".into(),
+            port: 5432,
+            slot: Some("orders_1".into()),
+        }
+    }
+
+    #[test]
+    fn the_configuration_wins_over_defaults_and_never_over_what_is_ours() {
+        let mut config = ServerConfig { upstream: Some(upstream()), ..ServerConfig::default() };
+        for (name, value) in [
+            ("Wal_Keep_Size", "1GB"),
+            ("port", "1"),
+            ("synchronous_standby_names", "*"),
+            ("wal_level", "minimal"),
+            ("search_path", "a'b\\c"),
+        ] {
+            config.parameters.insert(name.into(), value.into());
+        }
+        config.sync_names = "ANY 1 (\"orders-1\",\"orders-2\")".into();
+        let text = postgresql_conf(&place(), &config, "replicator", true);
+        for line in [
+            "wal_keep_size = '1GB'",
+            "port = '5432'",
+            "synchronous_standby_names = 'ANY 1 (\"orders-1\",\"orders-2\")'",
+            "wal_level = 'replica'",
+            "search_path = 'a''b\\\\c'",
+            "primary_slot_name = 'orders_1'",
+            "ssl_key_file = '/v/tls/tls.key'",
+            "hot_standby = 'on'",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line} in\n{text}");
+        }
+        assert!(text.contains("user=replicator application_name=orders-1 passfile=/v/conf/pgpass sslmode=prefer"));
+        assert!(!text.to_lowercase().contains("password="), "{text}");
+    }
+
+    #[test]
+    fn rules_of_the_configuration_replace_the_open_ones() {
+        let roles = Roles { superuser: "postgres", replication: "replicator", rewind: "rewinder" };
+        let mut config = ServerConfig::default();
+        assert!(pg_hba_conf(&config, &roles).ends_with("host all all all scram-sha-256\n"));
+        config.pg_hba.push("hostssl all all all cert\nlocal all all trust".into());
+        let text = pg_hba_conf(&config, &roles);
+        assert!(!text.contains("host all all all"));
+        assert!(text.ends_with("hostssl all all all cert local all all trust\n"));
+        assert!(text.contains("\nlocal all \"postgres\" scram-sha-256\n"));
+    }
+
+    #[test]
+    fn secrets_are_quoted() {
+        let who = Credentials { username: "re:pl".into(), password: "a\\b:c".into(), dbname: None };
+        assert_eq!(passfile(&[&who]), "*:*:*:re\\:pl:a\\\\b\\:c\n");
+        assert_eq!(conninfo_quote("it's"), "'it\\'s'");
+        assert_eq!(conninfo_quote(""), "''");
+    }
+
+    #[test]
+    fn alter_system_does_not_take_what_is_ours() {
+        let text = "# head\nwork_mem = '8MB'\nprimary_conninfo = 'x'\nsynchronous_standby_names='*'\n";
+        assert_eq!(cleaned_auto_conf(text).as_deref(), Some("# head\nwork_mem = '8MB'\n"));
+        assert_eq!(cleaned_auto_conf("work_mem = '8MB'\n"), None);
+    }
+
+    #[test]
+    fn a_standby_has_what_its_primary_had() {
+        let mut parameters = BTreeMap::from([("max_connections".to_owned(), "50".to_owned())]);
+        let control = BTreeMap::from([
+            ("max_connections setting".to_owned(), 200),
+            ("max_locks_per_xact setting".to_owned(), 64),
+            ("max_worker_processes setting".to_owned(), 16),
+        ]);
+        raise(&mut parameters, &control);
+        assert_eq!(parameters["max_connections"], "200");
+        assert_eq!(parameters["max_worker_processes"], "16");
+        assert!(!parameters.contains_key("max_locks_per_transaction"));
+    }
+}

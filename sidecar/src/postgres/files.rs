@@ -1,0 +1,113 @@
+//! The files of a server, written through the supervisor, and only when their content differs.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use futures::future::try_join_all;
+use matriarch_ha::effect::ServerConfig;
+
+use super::{Error, Postgres, conf};
+use crate::config::User;
+use crate::supervisor::{CallError, Supervisor};
+
+/// What was written last, by path; forgotten when something else may have changed the files.
+#[derive(Default)]
+pub struct Files {
+    written: Mutex<BTreeMap<PathBuf, u64>>,
+}
+
+impl Files {
+    /// Something else may have changed the files: look before the next write.
+    pub fn forget(&self) {
+        self.written().clear();
+    }
+
+    fn written(&self) -> std::sync::MutexGuard<'_, BTreeMap<PathBuf, u64>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes if it differs; tells whether it did.
+    async fn put(&self, supervisor: &Supervisor, path: PathBuf, content: String, mode: u32) -> Result<bool, CallError> {
+        let mut hasher = DefaultHasher::new();
+        content.hash(&mut hasher);
+        let hash = hasher.finish();
+        let known = self.written().get(&path).copied();
+        let same = match known {
+            Some(known) => known == hash,
+            None => supervisor.read(path.clone()).await?.as_deref() == Some(content.as_str()),
+        };
+        if !same {
+            self.written().remove(&path);
+            supervisor.write(path.clone(), content, mode).await?;
+        }
+        self.written().insert(path, hash);
+        Ok(!same)
+    }
+}
+
+/// The certificate, its key and the authority, if all can be read.
+fn tls_files(config: &crate::config::RestApi) -> Option<[(&'static str, String); 3]> {
+    let read = |path: &Path| std::fs::read_to_string(path).ok().filter(|text| !text.trim().is_empty());
+    let certificate = config.certfile.as_deref()?;
+    let key = config.keyfile.as_deref().unwrap_or(certificate);
+    Some([("tls.crt", read(certificate)?), ("tls.key", read(key)?), ("ca.crt", read(config.cafile.as_deref()?)?)])
+}
+
+impl Postgres {
+    /// Writes all files of the server; tells whether any of them changed.
+    pub(super) async fn write_files(&self, config: &ServerConfig, standby: bool) -> Result<bool, Error> {
+        let mut config = config.clone();
+        config.parameters = self.parameters.check(&self.supervisor, &self.place, &config.parameters).await?;
+        if standby {
+            let floor = match self.known_floor() {
+                Some(floor) => floor,
+                None => self.read_floor().await?,
+            };
+            conf::raise(&mut config.parameters, &floor);
+        }
+        let tls = tls_files(&self.config.restapi);
+        let role = |user: User| self.config.credentials(user);
+        let (replication, superuser) = (role(User::Replication)?, role(User::Superuser)?);
+        let rewind = role(User::Rewind).ok();
+        let roles = conf::Roles {
+            superuser: &superuser.username,
+            replication: &replication.username,
+            rewind: rewind.as_ref().map_or("rewinder", |rewind| rewind.username.as_str()),
+        };
+        let text = conf::postgresql_conf(&self.place, &config, &replication.username, tls.is_some());
+        let hba = conf::pg_hba_conf(&config, &roles);
+        // What the configuration points to is there before the configuration is.
+        let mut first = vec![self.put(self.place.hba(), hba, 0o600)];
+        for (name, content) in tls.into_iter().flatten() {
+            first.push(self.put(self.place.tls(name), content, 0o600));
+        }
+        let mut changed = try_join_all(first).await?.contains(&true);
+        changed |= self.write_passfile().await?;
+        changed |= self.put(self.place.conf(), text, 0o600).await?;
+        if let Some(auto) = self.supervisor.read(self.place.auto_conf()).await?
+            && let Some(cleaned) = conf::cleaned_auto_conf(&auto)
+        {
+            tracing::warn!("postgresql.auto.conf set parameters that are Matriarch's: they were removed from it");
+            self.supervisor.write(self.place.auto_conf(), cleaned, 0o600).await?;
+            changed = true;
+        }
+        Ok(changed)
+    }
+
+    /// Writes the passfile of the WAL receiver and the tools.
+    pub(super) async fn write_passfile(&self) -> Result<bool, Error> {
+        let replication = self.config.credentials(User::Replication)?;
+        let mut who = vec![&replication];
+        let rewind = self.config.credentials(User::Rewind).ok();
+        who.extend(&rewind);
+        // The WAL receiver reads it at every connect: no reload is needed.
+        self.put(self.place.passfile(), conf::passfile(&who), 0o600).await?;
+        Ok(false)
+    }
+
+    async fn put(&self, path: PathBuf, content: String, mode: u32) -> Result<bool, CallError> {
+        self.files.put(&self.supervisor, path, content, mode).await
+    }
+}

@@ -1,0 +1,137 @@
+//! The server's state in one SELECT, over a connection that is kept.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use matriarch_ha::event::{QueryError, ServerStatus, StandbyStatus};
+use matriarch_ha::types::{Lsn, Timeline};
+use serde::Deserialize;
+use tokio_postgres::{Client, Row, Statement};
+
+use super::local::{self, Error};
+use crate::config::Config;
+
+/// `pg_is_in_recovery` is read once (a subquery with a volatile function is not flattened), so that a promotion in between
+/// gives the picture of a standby, never a mixture. Works on PostgreSQL 13 to 18.
+const STATUS: &str = "
+SELECT r.recovering,
+       (SELECT system_identifier::text FROM pg_catalog.pg_control_system()),
+       CASE WHEN r.recovering
+            THEN coalesce((SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver),
+                          (SELECT greatest(c.timeline_id, y.min_recovery_end_timeline)
+                             FROM pg_catalog.pg_control_checkpoint() c, pg_catalog.pg_control_recovery() y))
+            ELSE ('x' || substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_flush_lsn()), 1, 8))::bit(32)::int
+       END,
+       CASE WHEN r.recovering THEN 0 ELSE (pg_catalog.pg_current_wal_flush_lsn() - '0/0')::bigint END,
+       CASE WHEN r.recovering THEN coalesce(pg_catalog.pg_last_wal_receive_lsn() - '0/0', 0)::bigint ELSE 0 END,
+       CASE WHEN r.recovering THEN coalesce(pg_catalog.pg_last_wal_replay_lsn() - '0/0', 0)::bigint ELSE 0 END,
+       r.recovering AND EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver WHERE status = 'streaming'),
+       (SELECT sender_host FROM pg_catalog.pg_stat_wal_receiver),
+       pg_catalog.pg_postmaster_start_time()::text,
+       current_setting('server_version_num')::int,
+       current_setting('synchronous_standby_names'),
+       current_setting('primary_conninfo') <> '',
+       CASE WHEN r.recovering THEN '[]' ELSE
+            (SELECT coalesce(json_agg(json_build_object('member', application_name, 'state', state,
+                                                        'sync_state', sync_state,
+                                                        'flush', coalesce(flush_lsn - '0/0', 0)::bigint)), '[]')::text
+               FROM pg_catalog.pg_stat_replication) END,
+       ARRAY(SELECT slot_name::text FROM pg_catalog.pg_replication_slots
+              WHERE slot_type = 'physical' AND NOT temporary ORDER BY 1),
+       ARRAY(SELECT name FROM pg_catalog.pg_settings WHERE pending_restart ORDER BY 1)
+  FROM (SELECT pg_catalog.pg_is_in_recovery() AS recovering) r";
+
+/// A connection that is kept for questions, and opened again after any error.
+#[derive(Default)]
+pub struct Kept {
+    held: Mutex<Option<Arc<Held>>>,
+}
+
+struct Held {
+    client: Client,
+    status: Statement,
+}
+
+impl Kept {
+    /// The server's state, within `limit`.
+    pub async fn status(&self, config: &Config, limit: Duration) -> Result<ServerStatus, QueryError> {
+        let answer = tokio::time::timeout(limit, async {
+            let held = self.held(config).await?;
+            let row = held.client.query_one(&held.status, &[]).await?;
+            read(&row)
+        })
+        .await;
+        let result = match answer {
+            Ok(Ok(status)) => return Ok(status),
+            Ok(Err(Error::Starting(_))) => Err(QueryError::Starting),
+            Ok(Err(error)) => Err(QueryError::Failed(error.to_string())),
+            Err(_) => Err(QueryError::Failed(format!("no answer within {} ms", limit.as_millis()))),
+        };
+        self.close();
+        result
+    }
+
+    /// Forgets the connection: the server has ended, or is about to.
+    pub fn close(&self) {
+        self.slot().take();
+    }
+
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Arc<Held>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn held(&self, config: &Config) -> Result<Arc<Held>, Error> {
+        let kept = self.slot().clone().filter(|held| !held.client.is_closed());
+        if let Some(held) = kept {
+            return Ok(held);
+        }
+        let client = local::connect(config, "postgres", local::SHORT).await?;
+        let status = client.prepare(STATUS).await?;
+        let held = Arc::new(Held { client, status });
+        *self.slot() = Some(held.clone());
+        Ok(held)
+    }
+}
+
+#[derive(Deserialize)]
+struct Standby {
+    member: Option<String>,
+    state: Option<String>,
+    sync_state: Option<String>,
+    flush: u64,
+}
+
+fn read(row: &Row) -> Result<ServerStatus, Error> {
+    let lsn = |column: usize| -> Result<Lsn, Error> {
+        Ok(Lsn(u64::try_from(row.try_get::<_, i64>(column)?).unwrap_or_default()))
+    };
+    let number =
+        |column: usize| -> Result<u32, Error> { Ok(u32::try_from(row.try_get::<_, i32>(column)?).unwrap_or_default()) };
+    let standbys: Vec<Standby> = serde_json::from_str(row.try_get(12)?)
+        .map_err(|error| Error::Failed(format!("pg_stat_replication cannot be read: {error}")))?;
+    Ok(ServerStatus {
+        in_recovery: row.try_get(0)?,
+        system_id: row.try_get(1)?,
+        timeline: Timeline(number(2)?),
+        flush: lsn(3)?,
+        received: lsn(4)?,
+        replayed: lsn(5)?,
+        streaming: row.try_get(6)?,
+        upstream: row.try_get(7)?,
+        started: row.try_get(8)?,
+        version: number(9)?,
+        sync_names: row.try_get(10)?,
+        has_conninfo: row.try_get(11)?,
+        standbys: standbys
+            .into_iter()
+            .map(|standby| StandbyStatus {
+                member: standby.member.unwrap_or_default(),
+                state: standby.state.unwrap_or_default(),
+                sync_state: standby.sync_state.unwrap_or_default(),
+                flush: Lsn(standby.flush),
+            })
+            .collect(),
+        slots: row.try_get(13)?,
+        pending_restart: row.try_get(14)?,
+    })
+}

@@ -1,0 +1,76 @@
+//! pg_rewind: a former primary becomes a copy of the new one's past.
+
+use matriarch_ha::effect::{ServerConfig, Upstream};
+use matriarch_ha::event::{ControlData, DataDir};
+use matriarch_supervisor::protocol::{Answer, FileOp, Request, StopMode};
+
+use super::super::{Error, Postgres, conf, tool};
+use crate::config::User;
+
+/// From here on pg_rewind changes the target (its text since PostgreSQL 9.5).
+const CHANGES: &str = "rewinding from last common checkpoint";
+/// How long a standby that crashed may take to stop after it was started for a clean end.
+const SETTLE_TIMEOUT_MS: u64 = 60_000;
+
+impl Postgres {
+    /// What is lost if everything dies after a step:
+    /// 1. The directory is brought to a clean end (crash recovery): nothing.
+    /// 2. `<pgdata>.rewinding` is written: from here on the directory counts as broken, as a half rewound one is. If pg_rewind
+    ///    fails before it has changed anything, the mark is taken away again.
+    /// 3. pg_rewind has ended well, standby.signal is written: nothing but the time of another clone, while the mark is there.
+    /// 4. The mark is removed: nothing.
+    pub(super) async fn rewind(&self, from: &Upstream) -> Result<(), Error> {
+        if let Answer::Status(status) = self.supervisor.call(Request::Status).await?
+            && status.postmaster.is_some()
+        {
+            return Err(Error::State("PostgreSQL runs: it must be stopped before pg_rewind".to_owned()));
+        }
+        self.not_half_rewound().await?;
+        self.write_passfile().await?;
+        let found = self.look().await?;
+        let DataDir::Present(data) = found else {
+            return Err(Error::State(format!("there is no data directory to rewind: {found:?}")));
+        };
+        self.clean_end(&data).await?;
+
+        let rewind = self.config.credentials(User::Rewind)?;
+        let more = [("user", rewind.username.as_str()), ("dbname", "postgres"), ("application_name", "pg_rewind")];
+        let source = conf::conninfo(&self.place, from, &more);
+        let arguments =
+            vec![format!("--target-pgdata={}", self.place.data_dir.display()), format!("--source-server={source}")];
+        self.supervisor.write(self.place.rewinding(), format!("{}\n", from.member), 0o600).await?;
+        self.files.forget();
+        let finished = self.supervisor.run(tool("pg_rewind", arguments)).await?;
+        if !finished.success() {
+            let said = |text: &str| text.contains(CHANGES);
+            // Ended by a signal (cancelled, out of memory) tells nothing: the mark stays.
+            if finished.code.is_some() && !said(&finished.output.stderr) && !said(&finished.output.stdout) {
+                self.supervisor.file(FileOp::Remove { path: self.place.rewinding() }).await?;
+            }
+            return Err(Error::Program(finished.reason()));
+        }
+        self.supervisor.write(self.place.standby_signal(), String::new(), 0o600).await?;
+        self.supervisor.file(FileOp::Remove { path: self.place.rewinding() }).await?;
+        Ok(())
+    }
+
+    /// pg_rewind needs a directory that was shut down cleanly. For a crashed primary it runs single-user recovery itself, which
+    /// standby.signal would forbid. A crashed *standby* must not be recovered so: its end-of-recovery checkpoint would lie on the
+    /// leader's own timeline, where pg_rewind would not see it. It is started as a standby without an upstream, and stopped.
+    async fn clean_end(&self, data: &ControlData) -> Result<(), Error> {
+        match data.state.as_str() {
+            "shut down" | "shut down in recovery" => Ok(()),
+            "in archive recovery" => {
+                self.start_standby(&ServerConfig::default()).await?;
+                self.supervisor.stop(StopMode::Fast, SETTLE_TIMEOUT_MS).await?;
+                Ok(())
+            }
+            _ => {
+                if data.standby_signal {
+                    self.supervisor.file(FileOp::Remove { path: self.place.standby_signal() }).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Starting, promoting and stopping the server.
+
+use std::time::Duration;
+
+use matriarch_ha::effect::ServerConfig;
+use matriarch_ha::event::{ControlData, DataDir};
+use matriarch_supervisor::protocol::{Answer, FileOp, Refusal, Request, Start, StartRole, StopMode};
+use tokio::time::{sleep, timeout};
+use tokio_postgres::Client;
+
+use super::super::{Error, Postgres, local};
+use crate::supervisor::CallError;
+
+/// Between two tries to connect to a server that starts, or two looks at one that promotes.
+const LOOK: Duration = Duration::from_millis(10);
+/// Every so many tries the supervisor is asked whether the postmaster still runs.
+const ASK_EVERY: u32 = 10;
+
+impl Postgres {
+    /// What is lost if everything dies after a step: nothing after any of them, but mind what would start.
+    /// 1. Files are written: the directory is still what it was.
+    /// 2. standby.signal is removed, last of all: the directory would start as a primary, which the supervisor does only for
+    ///    `Start` as primary, and only with a permit.
+    /// 3. The postmaster is spawned: the supervisor fences it, and tells the next agent.
+    pub(super) async fn start_primary(&self, config: &ServerConfig) -> Result<(), Error> {
+        self.not_half_rewound().await?;
+        let data = self.present().await?;
+        if data.state.contains("in recovery") || data.state.contains("in archive recovery") {
+            return Err(Error::State(format!(
+                "the directory is a standby's ({}): it becomes a primary by a promotion only",
+                data.state
+            )));
+        }
+        let label = self.supervisor.read(self.place.data_dir.join("backup_label")).await?;
+        if label.is_some() {
+            return Err(Error::State("the directory is a copy (backup_label): it must start as a standby".to_owned()));
+        }
+        let mut config = config.clone();
+        config.upstream = None;
+        self.files.forget();
+        self.write_files(&config, false).await?;
+        for name in ["recovery.signal", "standby.signal"] {
+            self.supervisor.file(FileOp::Remove { path: self.place.data_dir.join(name) }).await?;
+        }
+        self.start(StartRole::Primary).await
+    }
+
+    /// What is lost if everything dies after a step: nothing. standby.signal comes first, so that from the first step on no start
+    /// of this directory can be writable.
+    pub(super) async fn start_standby(&self, config: &ServerConfig) -> Result<(), Error> {
+        self.not_half_rewound().await?;
+        let data = self.present().await?;
+        if !data.standby_signal {
+            self.supervisor.write(self.place.standby_signal(), String::new(), 0o600).await?;
+        }
+        self.files.forget();
+        self.read_floor().await?;
+        self.write_files(config, true).await?;
+        self.start(StartRole::Standby).await
+    }
+
+    async fn present(&self) -> Result<ControlData, Error> {
+        match self.look().await? {
+            DataDir::Present(data) => Ok(data),
+            other => Err(Error::State(format!("there is no data directory to start: {other:?}"))),
+        }
+    }
+
+    async fn start(&self, role: StartRole) -> Result<(), Error> {
+        self.forget_connection();
+        let start = Start {
+            role,
+            data_dir: self.place.data_dir.clone(),
+            args: self.place.arguments(),
+            env: std::collections::BTreeMap::new(),
+        };
+        self.supervisor.start(start).await?;
+        self.accepting().await.map(drop)
+    }
+
+    /// Waits until the server lets us in, or has ended. Has no deadline: recovery takes as long as it takes, and the core cancels.
+    async fn accepting(&self) -> Result<Client, Error> {
+        let mut tries = 0_u32;
+        loop {
+            match local::connect(&self.config, "postgres", local::SHORT).await {
+                Ok(client) => return Ok(client),
+                Err(error @ (local::Error::Password(_) | local::Error::Secret(_))) => return Err(error.into()),
+                Err(error) => tracing::trace!("not yet: {error}"),
+            }
+            tries += 1;
+            if tries.is_multiple_of(ASK_EVERY) {
+                self.running().await?;
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Fails when no postmaster runs.
+    async fn running(&self) -> Result<(), Error> {
+        let Answer::Status(status) = self.supervisor.call(Request::Status).await? else { return Ok(()) };
+        if status.postmaster.is_some() {
+            return Ok(());
+        }
+        let how = match status.last_exit {
+            Some(exit) if exit.fenced => "the fence stopped it".to_owned(),
+            Some(exit) => match (exit.code, exit.signal) {
+                (Some(code), _) => format!("exit code {code}"),
+                (None, Some(signal)) => format!("signal {signal}"),
+                (None, None) => "unknown".to_owned(),
+            },
+            None => "unknown".to_owned(),
+        };
+        Err(Error::State(format!("PostgreSQL ended ({how}); the log of the container `postgres` says why")))
+    }
+
+    /// Done when the server is out of recovery.
+    pub(super) async fn promote(&self) -> Result<(), Error> {
+        const RECOVERING: &str = "SELECT pg_catalog.pg_is_in_recovery()";
+        let mut client = local::connect(&self.config, "postgres", local::SHORT).await?;
+        if !client.query_one(RECOVERING, &[]).await?.try_get::<_, bool>(0)? {
+            return Ok(());
+        }
+        self.supervisor.done(Request::Promote).await?;
+        let mut statement = client.prepare(RECOVERING).await?;
+        loop {
+            match client.query_one(&statement, &[]).await {
+                Ok(row) if !row.try_get::<_, bool>(0)? => return Ok(()),
+                Ok(_) => sleep(LOOK).await,
+                Err(error) => {
+                    tracing::warn!("asking a server that promotes: {error}");
+                    sleep(LOOK).await;
+                    self.running().await?;
+                    client = self.accepting().await?;
+                    statement = client.prepare(RECOVERING).await?;
+                }
+            }
+        }
+    }
+
+    /// Done when no process is left.
+    pub(super) async fn stop(&self, immediate: bool, checkpoint: bool, timeout_ms: u64) -> Result<(), Error> {
+        if checkpoint && !immediate {
+            match timeout(Duration::from_millis(timeout_ms), self.checkpoint()).await {
+                Ok(Ok(())) => {}
+                // It only makes the stop shorter.
+                Ok(Err(error)) => tracing::warn!("no checkpoint before the stop: {error}"),
+                Err(_) => tracing::warn!("the checkpoint before the stop took longer than {timeout_ms} ms"),
+            }
+        }
+        let mode = if immediate { StopMode::Immediate } else { StopMode::Fast };
+        let stopped = match self.supervisor.stop(mode, timeout_ms).await {
+            // None runs: the goal is met.
+            Err(CallError::Refused { kind: Refusal::WrongState, .. }) => Ok(()),
+            other => other,
+        };
+        self.forget_connection();
+        Ok(stopped?)
+    }
+}
