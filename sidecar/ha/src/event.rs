@@ -17,6 +17,11 @@ pub enum Event {
     Attached(Attached),
     /// The connection to the supervisor ended. Proves nothing about the postmaster.
     Detached,
+    /// The supervisor has spawned a postmaster (the task that asked for it goes on).
+    Started {
+        /// Its pid.
+        pid: u32,
+    },
     /// The supervisor says that the postmaster and all its processes are gone.
     Exited {
         /// The postmaster's pid.

@@ -1,6 +1,6 @@
 //! The fence: until when a postmaster may be writable, and what happens when that time has passed.
 //!
-//! Every time is CLOCK_BOOTTIME in microseconds and an input; nothing here reads a clock or sends a signal. The
+//! Every time is `CLOCK_BOOTTIME` in microseconds and an input; nothing here reads a clock or sends a signal. The
 //! supervisor owns a [`Fence`], arms one timer for [`Fence::next_timer`] and does what [`Fence::due`] says. The agent
 //! computes its deadlines by [`Timing`].
 //!

@@ -4,9 +4,17 @@
 //! clock, draws a random number or logs: the same type runs in production and in a simulation.
 
 pub mod config;
+pub mod core;
+pub mod decide;
 pub mod effect;
+pub mod election;
 pub mod event;
 pub mod fence;
+pub mod lease;
+pub mod member;
 pub mod member_status;
+pub mod quorum;
+pub mod snapshot;
+pub mod store;
 pub mod types;
 pub mod view;

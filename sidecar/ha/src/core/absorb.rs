@@ -1,0 +1,331 @@
+//! Events change what is known.
+
+use super::{Call, Core};
+use crate::config::Dynamic;
+use crate::decide::Job;
+use crate::effect::Effect;
+use crate::event::{Attached, Event, Kind, Now, QueryError, ServerStatus, StoreError, StoreEvent, TaskError};
+use crate::lease::Holder;
+use crate::snapshot::{Repair, TaskKind};
+use crate::types::Boot;
+
+/// Pause after a failed task, milliseconds: short, then longer.
+const RETRY_MS: [u64; 4] = [200, 1_000, 2_000, 5_000];
+
+impl Core {
+    pub(super) fn absorb(&mut self, now: Now, event: Event, effects: &mut Vec<Effect>) {
+        let boot = now.boot;
+        match event {
+            Event::Tick => {}
+            Event::Store(event) => self.absorb_store(boot, event, effects),
+            Event::Attached(attached) => self.attached(attached),
+            Event::Detached => {
+                self.server.attached = false;
+                self.detached_since = Some(boot);
+                self.query = None;
+                self.inspect = None;
+                self.change = None;
+            }
+            Event::Started { .. } => {
+                self.server.running = true;
+                self.server.status = None;
+                self.query_now = true;
+                if let Some((_, Job::StartPrimary, _)) = &self.task {
+                    self.server.latched = true;
+                }
+            }
+            Event::Exited { how, clean, fenced, .. } => {
+                self.stopped();
+                if !clean && !self.task.as_ref().is_some_and(|(_, j, _)| j.kind() == TaskKind::Stop) {
+                    self.server.last_error = Some(if fenced { format!("fenced: {how}") } else { how });
+                }
+            }
+            Event::Fencing => {}
+            Event::Terminating => self.terminating = true,
+            Event::Inspected { id, found } => {
+                if self.inspect == Some(id) {
+                    self.inspect = None;
+                    self.server.dir = Some(found);
+                }
+            }
+            Event::Queried { id, result } => self.queried(boot, id, result),
+            Event::Changed { id, result } => self.changed(boot, id, result),
+            Event::TaskDone { id, result } => self.task_done(boot, id, result),
+            Event::Peer { id, member, result } => self.peer_answered(boot, id, member, result),
+            Event::FailsafeAnswer { id, member, result } => self.failsafe_answered(boot, id, &member, result),
+            Event::Request { id, request } => self.request(boot, id, request, effects),
+        }
+    }
+
+    fn absorb_store(&mut self, now: Boot, event: StoreEvent, effects: &mut Vec<Effect>) {
+        match event {
+            StoreEvent::Listed { id, kind, result } => {
+                let Some(cache) = self.cache(kind) else { return };
+                if cache.on_listed(now, id, result, effects) {
+                    self.objects_changed(now, kind);
+                }
+            }
+            StoreEvent::Applied(kind, object) => {
+                if self.cache(kind).is_some_and(|c| c.apply(now, object, true)) {
+                    self.objects_changed(now, kind);
+                }
+            }
+            StoreEvent::Deleted(kind, object) => {
+                if self.cache(kind).is_some_and(|c| c.delete(now, &object)) {
+                    self.objects_changed(now, kind);
+                }
+            }
+            StoreEvent::Bookmark(kind, version) => {
+                if let Some(cache) = self.cache(kind) {
+                    cache.bookmark(now, version);
+                }
+            }
+            StoreEvent::WatchEnded(kind, error) => {
+                if let Some(cache) = self.cache(kind) {
+                    cache.on_watch_ended(now, error, effects);
+                }
+            }
+            StoreEvent::Done { id, result } => self.call_done(now, id, result, effects),
+        }
+    }
+
+    fn cache(&mut self, kind: Kind) -> Option<&mut crate::store::cache::Cache> {
+        match kind {
+            Kind::Lock => Some(&mut self.locks),
+            Kind::Pod => Some(&mut self.pods),
+            Kind::Slice => None,
+        }
+    }
+
+    fn objects_changed(&mut self, now: Boot, kind: Kind) {
+        match kind {
+            Kind::Lock => {
+                self.observe_lock(now);
+                self.read_config();
+            }
+            Kind::Pod => {
+                for pod in self.pods.all() {
+                    self.slots_seen.insert(pod.name.clone(), now);
+                }
+                if let Some(pod) = self.pods.get(&self.id.name)
+                    && pod.uid == self.id.uid
+                {
+                    let status = pod.annotations.get("status").and_then(|s| serde_json::from_str(s).ok());
+                    self.pod_written = (status.unwrap_or_default(), pod.labels.get(&self.id.role_label).cloned());
+                }
+            }
+            Kind::Slice => {}
+        }
+    }
+
+    /// An absent or unreadable `config` never resets settings: the last known stay in force.
+    fn read_config(&mut self) {
+        let Some(text) = self.locks.get(&self.id.config_object).and_then(|o| o.annotations.get("config")) else {
+            return;
+        };
+        let Ok(document) = serde_json::from_str(text) else { return };
+        if self.config_document.as_ref() != Some(&document) {
+            self.config = Dynamic::parse(&document);
+            self.config_document = Some(document);
+        }
+    }
+
+    fn call_done(
+        &mut self,
+        now: Boot,
+        id: u64,
+        result: Result<crate::event::Object, StoreError>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some((_, call)) = self.calls.remove(&id) else { return };
+        let missing = matches!(result, Err(StoreError::NotFound));
+        let conflict = matches!(result, Err(StoreError::Conflict));
+        let stored = result.is_ok();
+        if let Ok(object) = &result {
+            match &call {
+                Call::Pod { status, role } => self.pod_written = (status.clone(), role.clone()),
+                Call::SliceRead | Call::SliceWrite => {
+                    self.slice = Some((object.resource_version.clone(), object.addresses.clone()));
+                }
+                _ => {
+                    if self.locks.apply(now, object.clone(), false) {
+                        self.objects_changed(now, Kind::Lock);
+                    }
+                }
+            }
+        }
+        match call {
+            Call::Lock if conflict => self.read_lock(now, effects),
+            Call::Lock | Call::LockRead if missing => {
+                let name = self.id.leader_object.clone();
+                self.locks.forget(&name);
+                self.observe_lock(now);
+            }
+            Call::Lock | Call::LockRead if !stored => self.lock_retry_at = now.plus_ms(200),
+            // Somebody else moved: the watch delivers it within milliseconds, and the rules look again.
+            Call::SliceWrite | Call::SliceRead if !stored => {
+                self.slice = None;
+                self.slice_checked = now;
+            }
+            Call::Failover => {
+                if let Some(asked) = &mut self.switchover {
+                    asked.written = stored;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn attached(&mut self, attached: Attached) {
+        let server = &mut self.server;
+        server.attached = true;
+        server.installed = attached.version.is_some();
+        if server.running != attached.postmaster.is_some() {
+            server.status = None;
+            server.dir = None;
+        }
+        server.running = attached.postmaster.is_some();
+        server.latched = attached.latched;
+        server.upstream = None;
+        self.applied = None;
+        self.detached_since = None;
+        self.query = None;
+        self.query_now = true;
+        self.permit_seq = self.permit_seq.max(attached.permit_seq);
+        self.permitted = None;
+        self.terminating |= attached.terminating;
+    }
+
+    /// No process of PostgreSQL is left.
+    fn stopped(&mut self) {
+        self.server.running = false;
+        self.server.latched = false;
+        self.server.status = None;
+        self.server.dir = None;
+        self.server.upstream = None;
+        self.server.streamless_since = None;
+        self.applied = None;
+        self.query = None;
+        self.sync = super::SyncInForce::default();
+    }
+
+    fn queried(&mut self, now: Boot, id: u64, result: Result<ServerStatus, QueryError>) {
+        let Some((_, sent)) = self.query.filter(|(expected, _)| *expected == id) else { return };
+        self.query = None;
+        self.queried_at = now;
+        let Ok(status) = result else {
+            if matches!(result, Err(QueryError::Starting)) {
+                self.server.status = None;
+            }
+            return;
+        };
+        if !self.server.running {
+            return;
+        }
+        if status.streaming {
+            self.server.streamless_since = None;
+            self.server.repair = Repair::None;
+            self.server.failures = 0;
+        } else if status.in_recovery && self.server.streamless_since.is_none() {
+            self.server.streamless_since = Some(now);
+        }
+        if !status.in_recovery {
+            self.server.latched = true;
+            self.server.failures = 0;
+            self.server.repair = Repair::None;
+            if self.sync.guc.as_deref() != Some(&status.sync_names) {
+                self.sync.guc = Some(status.sync_names.clone());
+                self.sync.since = status.flush;
+            }
+            for standby in status.standbys.iter().filter(|s| s.state == "streaming") {
+                self.sync.last_seen.insert(standby.member.clone(), now);
+            }
+        }
+        self.stream_ended(sent, &status);
+        self.server.status = Some(status);
+    }
+
+    fn changed(&mut self, now: Boot, id: u64, result: Result<(), String>) {
+        let Some((_, _, config)) = self.change.take_if(|(expected, _, _)| *expected == id) else { return };
+        match result {
+            Ok(()) => {
+                if let Some(config) = config {
+                    self.server.upstream = Some(config.upstream.clone());
+                    self.applied = Some(config);
+                }
+                self.query_now = true;
+            }
+            Err(why) => {
+                self.server.last_error = Some(why);
+                self.change_retry_at = now.plus_ms(1_000);
+            }
+        }
+    }
+
+    fn task_done(&mut self, now: Boot, id: u64, result: Result<(), TaskError>) {
+        let Some((_, job, _)) = self.task.take_if(|(expected, _, _)| *expected == id) else { return };
+        self.query_now = true;
+        match (&job, &result) {
+            (Job::Initdb | Job::BaseBackup(_) | Job::Rewind(_) | Job::Stop { .. }, _) => self.server.dir = None,
+            _ => {}
+        }
+        match (job, result) {
+            (Job::BaseBackup(_) | Job::Rewind(_), Ok(())) => {
+                self.server.repair = Repair::Rewound;
+                self.server.failures = 0;
+            }
+            (Job::PostBootstrap, Ok(())) => self.server.post_bootstrapped = true,
+            (Job::Promote, Ok(())) => {
+                self.server.status = None;
+            }
+            (_, Ok(()) | Err(TaskError::Cancelled)) => {}
+            (job, Err(error)) => {
+                let why = match error {
+                    TaskError::NoPermit => "no permit of the fence is left".to_owned(),
+                    TaskError::Failed(why) => why,
+                    TaskError::Cancelled => String::new(),
+                };
+                let failures = usize::try_from(self.server.failures).unwrap_or(usize::MAX);
+                let pause = RETRY_MS[failures.min(RETRY_MS.len() - 1)];
+                self.server.failures = self.server.failures.saturating_add(1);
+                self.server.retry_at = now.plus_ms(pause);
+                self.server.last_error = Some(format!("{:?}: {why}", job.kind()));
+                if matches!(job, Job::Rewind(_)) && self.server.failures >= 2 {
+                    self.server.repair = Repair::Copy;
+                }
+                if matches!(job, Job::StartPrimary | Job::StartStandby(_)) {
+                    self.server.dir = None;
+                }
+            }
+        }
+    }
+
+    fn failsafe_answered(&mut self, now: Boot, id: u64, member: &str, result: Result<(), String>) {
+        let Some(round) = &mut self.failsafe else { return };
+        if round.open.remove(&id).is_none() {
+            return;
+        }
+        match result {
+            Ok(()) if round.open.is_empty() => {
+                let sent = round.sent;
+                self.failsafe_complete(sent);
+            }
+            Ok(()) => {}
+            Err(why) => {
+                self.server.last_error = Some(format!("failsafe: {member}: {why}"));
+                self.failsafe = None;
+                self.failsafe_active = false;
+                self.failsafe_tried = now;
+            }
+        }
+    }
+
+    pub(super) fn failsafe_complete(&mut self, sent: Boot) {
+        self.failsafe = None;
+        self.failsafe_active = true;
+        let ttl = self.lease.record().and_then(|r| r.ttl_ms).unwrap_or(self.config.ttl_ms);
+        if self.holder(sent) == Holder::Me {
+            self.lease.failsafe(sent, ttl, &crate::lease::Margin);
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! Actions become effects, unless they are on their way already.
+
+use std::collections::BTreeMap;
+
+use super::{CALL_TIMEOUT_MS, Call, Core, LeaderProbe};
+use crate::decide::{Action, Job, Verdict};
+use crate::effect::{Change, Effect, Patch, Question, ServerConfig, StoreCall, Task};
+use crate::election::{ANSWER_TIMEOUT_MS, Round};
+use crate::event::{Kind, Now};
+use crate::quorum::takeover;
+use crate::snapshot::{Snapshot, TaskKind, TaskView};
+use crate::store::record::{BOOTSTRAP, HOLDER, LockRecord, RESULT, SHUTDOWN};
+use crate::types::{Boot, Lsn, Timeline};
+
+/// Between two questions to a leader that has not said yet that it is the primary, milliseconds.
+const ASK_AGAIN_MS: u64 = 100;
+/// A fast shutdown becomes an immediate one after this, milliseconds.
+const STOP_TIMEOUT_MS: u64 = 60_000;
+
+impl Core {
+    pub(super) fn act(&mut self, now: Now, action: Action, s: &Snapshot, effects: &mut Vec<Effect>) {
+        let boot = now.boot;
+        match action {
+            Action::Inspect => {
+                if self.inspect.is_none() {
+                    let id = self.id();
+                    self.inspect = Some(id);
+                    effects.push(Effect::Inspect { id });
+                }
+            }
+            Action::Query => self.query_now = true,
+            Action::Acquire => self.write_lock(now, false, effects),
+            Action::Release(at) => self.release(boot, at, effects),
+            Action::Run(job) => self.run(boot, job, s, effects),
+            Action::Cancel => {
+                if let Some((id, _, view)) = &mut self.task
+                    && !view.cancelled
+                {
+                    view.cancelled = true;
+                    effects.push(Effect::CancelTask { id: *id });
+                }
+            }
+            Action::OpenRound => self.open_round(boot, s, effects),
+            Action::AskLeader => self.ask_leader(boot, s, effects),
+            Action::Follow(upstream) => {
+                let config = ServerConfig { upstream, ..self.server_config() };
+                self.configure(boot, config, effects);
+            }
+            Action::RaceInitialize => {
+                let by = format!("{}@{}", self.id.name, self.id.uid);
+                self.write_config(boot, &[("initialize", Some(String::new())), (BOOTSTRAP, Some(by))], effects);
+            }
+            Action::WriteInitialize(system_id) => {
+                self.write_config(boot, &[("initialize", Some(system_id)), (BOOTSTRAP, None)], effects);
+            }
+            Action::WriteSync(state) => self.write_sync(boot, state.annotations(), effects),
+            Action::Repair(repair) => self.server.repair = repair,
+            Action::HandOver => self.handing_over = true,
+            Action::ClearFailover(why) => self.clear_failover(boot, why, effects),
+            Action::Finish => {
+                self.finished = true;
+                effects.push(Effect::Finish);
+            }
+        }
+    }
+
+    /// Logged once, and again only when it changes.
+    pub(super) fn note(&mut self, verdict: &Verdict, effects: &mut Vec<Effect>) {
+        let same =
+            self.verdict.as_ref().is_some_and(|(rule, reason)| *rule == verdict.rule && *reason == verdict.reason);
+        if !same {
+            self.verdict = Some((verdict.rule, verdict.reason.clone()));
+            effects.push(Effect::Verdict { rule: verdict.rule.id(), reason: verdict.reason.clone() });
+        }
+    }
+
+    /// Takes or renews the lock by CAS. What is confirmed counts from now.
+    pub(super) fn write_lock(&mut self, now: Now, renewal: bool, effects: &mut Vec<Effect>) {
+        let boot = now.boot;
+        if self.lock_write_in_flight() || boot < self.lock_retry_at {
+            return;
+        }
+        let ttl_ms = self.config.ttl_ms;
+        let written = now.wall.to_string();
+        let record = self.lease.record().cloned();
+        let known = record.clone().unwrap_or_default();
+        let acquire_time = if renewal && known.ever_held() { known.acquire_time.clone() } else { written.clone() };
+        let transitions = match (&record, renewal) {
+            (None, _) => 0,
+            (Some(r), true) => r.transitions,
+            (Some(r), false) if !r.ever_held() => 0,
+            (Some(r), false) => r.transitions + 1,
+        };
+        let mut annotations: BTreeMap<String, Option<String>> = BTreeMap::from([
+            ("leader".to_owned(), Some(self.id.name.clone())),
+            (HOLDER.to_owned(), Some(format!("{}@{acquire_time}", self.id.uid))),
+            ("ttl".to_owned(), Some((ttl_ms / 1000).to_string())),
+            ("renewTime".to_owned(), Some(written)),
+            ("acquireTime".to_owned(), Some(acquire_time)),
+            ("transitions".to_owned(), Some(transitions.to_string())),
+            (SHUTDOWN.to_owned(), None),
+        ]);
+        if let Some(status) = self.server.status.as_ref().filter(|s| !s.in_recovery) {
+            annotations.insert("optime".to_owned(), Some(status.flush.0.to_string()));
+        }
+        if self.config.failsafe_mode {
+            annotations.insert("failsafe".to_owned(), self.topology(&known));
+        }
+        self.lease.sending(boot, now.wall, ttl_ms);
+        self.lock_sent = boot;
+        let addresses = (self.id.slice.is_none() && self.leading(boot)).then(|| vec![self.id.ip.clone()]);
+        self.lock_call(boot, annotations, addresses, record.is_some(), effects);
+    }
+
+    /// All members that failsafe mode would ask: those with an address and an api_url, and ourselves.
+    fn topology(&self, known: &LockRecord) -> Option<String> {
+        let mut topology: BTreeMap<String, String> =
+            self.members().iter().filter_map(|m| Some((m.name.clone(), m.api_url()?.to_owned()))).collect();
+        topology.insert(self.id.name.clone(), self.id.api_url.clone());
+        if !self.pods.listed() {
+            topology.extend(known.failsafe.clone());
+        }
+        serde_json::to_string(&topology).ok()
+    }
+
+    fn lock_call(
+        &mut self,
+        now: Boot,
+        annotations: BTreeMap<String, Option<String>>,
+        addresses: Option<Vec<String>>,
+        exists: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let id = self.id();
+        self.calls.insert(id, (now.plus_ms(CALL_TIMEOUT_MS), Call::Lock));
+        let name = self.id.leader_object.clone();
+        effects.push(Effect::Store(if exists {
+            StoreCall::Patch(Patch {
+                id,
+                kind: Kind::Lock,
+                name,
+                resource_version: Some(self.lease.resource_version().to_owned()),
+                annotations,
+                labels: BTreeMap::new(),
+                addresses,
+                timeout_ms: CALL_TIMEOUT_MS,
+            })
+        } else {
+            let annotations = annotations.into_iter().filter_map(|(k, v)| Some((k, v?))).collect();
+            StoreCall::Create { id, kind: Kind::Lock, name, annotations }
+        }));
+    }
+
+    fn release(&mut self, now: Boot, at: Option<(Timeline, Lsn)>, effects: &mut Vec<Effect>) {
+        if self.lock_write_in_flight() || now < self.lock_retry_at {
+            return;
+        }
+        // PostgreSQL does not run here any more, so the rest of the permit is taken back first.
+        self.lease.end();
+        self.permit(effects);
+        let mut annotations: BTreeMap<String, Option<String>> = BTreeMap::from([
+            ("leader".to_owned(), None),
+            (HOLDER.to_owned(), None),
+            (SHUTDOWN.to_owned(), at.map(|(timeline, lsn)| format!("{timeline}@{}", lsn.0))),
+        ]);
+        if let Some((_, lsn)) = at {
+            annotations.insert("optime".to_owned(), Some(lsn.0.to_string()));
+        }
+        let addresses = self.id.slice.is_none().then(Vec::new);
+        self.lock_call(now, annotations, addresses, true, effects);
+    }
+
+    fn run(&mut self, now: Boot, job: Job, s: &Snapshot, effects: &mut Vec<Effect>) {
+        if self.task.is_some() {
+            return;
+        }
+        let kind = job.kind();
+        let task = match &job {
+            Job::Initdb => Task::Initdb,
+            Job::PostBootstrap => Task::PostBootstrap,
+            Job::BaseBackup(from) => Task::BaseBackup { from: from.clone() },
+            Job::Rewind(from) => Task::Rewind { from: from.clone() },
+            Job::StartPrimary => Task::StartPrimary { config: self.server_config() },
+            Job::StartStandby(upstream) => {
+                Task::StartStandby { config: ServerConfig { upstream: upstream.clone(), ..self.server_config() } }
+            }
+            Job::Promote => Task::Promote,
+            Job::Stop { immediate } => {
+                let checkpoint = !immediate && self.server.status.as_ref().is_some_and(|st| !st.in_recovery);
+                Task::Stop { immediate: *immediate, checkpoint, timeout_ms: STOP_TIMEOUT_MS }
+            }
+        };
+        match &task {
+            Task::StartPrimary { config } | Task::StartStandby { config } => {
+                self.applied = Some(config.clone());
+                self.server.upstream = Some(config.upstream.clone());
+                self.server.streamless_since = None;
+            }
+            Task::Promote => self.server.latched = true,
+            _ => {}
+        }
+        if kind != TaskKind::Stop {
+            debug_assert!(!s.terminating);
+        }
+        let id = self.id();
+        self.task = Some((id, job, TaskView { kind, since: now, cancelled: false }));
+        effects.push(Effect::Task { id, task });
+    }
+
+    fn open_round(&mut self, now: Boot, s: &Snapshot, effects: &mut Vec<Effect>) {
+        let mut round = Round { started: now, asked: BTreeMap::new(), ids: BTreeMap::new() };
+        for member in s.members.iter().filter(|m| m.name != s.name) {
+            let Some(peer) = member.peer() else { continue };
+            let id = self.id();
+            round.asked.insert(member.name.clone(), None);
+            round.ids.insert(id, member.name.clone());
+            effects.push(Effect::Ask {
+                id,
+                peer,
+                question: Question::Election { candidate: s.name.clone() },
+                timeout_ms: ANSWER_TIMEOUT_MS,
+            });
+        }
+        self.round = Some(round);
+    }
+
+    fn ask_leader(&mut self, now: Boot, s: &Snapshot, effects: &mut Vec<Effect>) {
+        let Some(leader) = s.lock.as_ref().and_then(|l| l.leader.clone()) else { return };
+        if self.leader.id.is_some() || (self.leader.leader == leader && now.ms_since(self.leader.asked) < ASK_AGAIN_MS)
+        {
+            return;
+        }
+        let Some(peer) = s.peer(&leader) else { return };
+        let id = self.id();
+        let answer = self.leader.answer.take();
+        self.leader = LeaderProbe { leader, id: Some(id), asked: now, answer };
+        effects.push(Effect::Ask { id, peer, question: Question::Status, timeout_ms: ANSWER_TIMEOUT_MS });
+    }
+
+    /// What a server's files are made from here and now, but for the upstream.
+    pub(super) fn server_config(&self) -> ServerConfig {
+        let sync_names = match &self.sync.wanted {
+            Some(names) => names.guc(),
+            None => self.sync.guc.clone().unwrap_or_else(|| {
+                // A standby keeps what it would need in the moment of its promotion.
+                let state = self.sync_state();
+                if self.config.sync_mode == crate::config::SyncMode::Quorum
+                    && state.leader.as_deref().is_some_and(|l| l != self.id.name)
+                {
+                    takeover(&state, &self.id.name).1.guc()
+                } else {
+                    String::new()
+                }
+            }),
+        };
+        ServerConfig {
+            parameters: self.config.parameters.clone(),
+            pg_hba: self.config.pg_hba.clone(),
+            sync_names,
+            upstream: self.server.upstream.clone().flatten(),
+        }
+    }
+
+    pub(super) fn configure(&mut self, now: Boot, config: ServerConfig, effects: &mut Vec<Effect>) {
+        if self.change.is_some() || now < self.change_retry_at {
+            return;
+        }
+        let id = self.id();
+        self.change = Some((id, now, Some(config.clone())));
+        effects.push(Effect::Change { id, change: Change::Configure(config) });
+    }
+
+    fn write_config(&mut self, now: Boot, keys: &[(&str, Option<String>)], effects: &mut Vec<Effect>) {
+        if self.in_flight(|c| matches!(c, Call::Config)) {
+            return;
+        }
+        let mut annotations: BTreeMap<String, Option<String>> =
+            keys.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
+        let name = self.id.config_object.clone();
+        if self.config_document.is_none() {
+            annotations.insert("config".to_owned(), Some(self.id.bootstrap_config.to_string()));
+        }
+        self.store_call(now, Call::Config, name, annotations, effects);
+    }
+
+    pub(super) fn write_sync(&mut self, now: Boot, keys: BTreeMap<String, Option<String>>, effects: &mut Vec<Effect>) {
+        if !self.in_flight(|c| matches!(c, Call::Sync)) {
+            let name = self.id.sync_object.clone();
+            self.store_call(now, Call::Sync, name, keys, effects);
+        }
+    }
+
+    pub(super) fn clear_failover(&mut self, now: Boot, why: Option<String>, effects: &mut Vec<Effect>) {
+        if self.in_flight(|c| matches!(c, Call::Failover)) {
+            return;
+        }
+        let annotations = BTreeMap::from([
+            ("leader".to_owned(), None),
+            ("member".to_owned(), None),
+            ("scheduled_at".to_owned(), None),
+            (RESULT.to_owned(), why),
+        ]);
+        let name = self.id.failover_object.clone();
+        self.store_call(now, Call::Failover, name, annotations, effects);
+    }
+
+    /// Patch by CAS if the object is there, else create it.
+    pub(super) fn store_call(
+        &mut self,
+        now: Boot,
+        call: Call,
+        name: String,
+        annotations: BTreeMap<String, Option<String>>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let id = self.id();
+        self.calls.insert(id, (now.plus_ms(CALL_TIMEOUT_MS), call));
+        let known = self.locks.get(&name).map(|o| o.resource_version.clone());
+        effects.push(Effect::Store(match known {
+            Some(version) => StoreCall::Patch(Patch {
+                id,
+                kind: Kind::Lock,
+                name,
+                resource_version: Some(version),
+                annotations,
+                labels: BTreeMap::new(),
+                addresses: None,
+                timeout_ms: CALL_TIMEOUT_MS,
+            }),
+            None => StoreCall::Create {
+                id,
+                kind: Kind::Lock,
+                name,
+                annotations: annotations.into_iter().filter_map(|(k, v)| Some((k, v?))).collect(),
+            },
+        }));
+    }
+}

@@ -1,0 +1,354 @@
+//! Standing duties, whatever the verdict: renewals, permits, questions to the server, and what a leader owes its cluster
+//! (slots, synchronous set, address, failsafe).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{CALL_TIMEOUT_MS, Call, Core, FailsafeRound};
+use crate::config::SyncMode;
+use crate::effect::{Change, Effect, Patch, Question, ServerConfig, StoreCall};
+use crate::event::{Kind, Now};
+use crate::lease::Holder;
+use crate::member::slot_name;
+use crate::quorum::{Replication, Step, SyncNames, next_step};
+use crate::snapshot::TaskKind;
+use crate::types::{Boot, Lsn};
+
+/// After which a SELECT counts as unanswered, milliseconds.
+const QUERY_TIMEOUT_MS: u64 = 1_000;
+/// Pace of questions while a server starts, milliseconds.
+const STARTING_QUERY_MS: u64 = 50;
+/// A standby that does not stream keeps its place in the synchronous set for so long: it may just be following a new leader.
+const SYNC_GRACE_MS: u64 = 1_000;
+/// The leader looks at its EndpointSlice this often, milliseconds: nobody else should write it.
+const SLICE_CHECK_MS: u64 = 60_000;
+/// After which a member counts as silent in a failsafe round, milliseconds.
+const FAILSAFE_TIMEOUT_MS: u64 = 1_000;
+
+impl Core {
+    pub(super) fn duties(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let boot = now.boot;
+        self.ask_server(boot, effects);
+        self.keep_configured(boot, effects);
+        self.failsafe_round(boot, effects);
+        if !self.leading(boot) || self.terminating || self.handing_over || self.task.is_some() {
+            return;
+        }
+        self.keep_sync(boot, effects);
+        self.keep_slots(boot, effects);
+        self.keep_address(boot, effects);
+        self.finish_failover(boot, effects);
+    }
+
+    /// The holder renews every `loop_wait`, and sooner after a failure. A member without its supervisor does not: whether
+    /// PostgreSQL lives is not known then.
+    pub(super) fn renew(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let boot = now.boot;
+        // Only its holder makes a lost lock object anew.
+        let wiped =
+            matches!(self.holder(boot), Holder::Absent { .. }) && self.lease.deadline().is_some_and(|d| boot < d);
+        if (self.holder(boot) != Holder::Me && !wiped) || !self.server.attached || !self.server.installed {
+            return;
+        }
+        let confirmed = self.lease.confirmed().is_some_and(|c| c >= self.lock_sent);
+        let due = boot >= self.lock_sent.plus_ms(self.config.loop_wait_ms);
+        if due || !confirmed || wiped {
+            self.write_lock(now, true, effects);
+        }
+    }
+
+    /// Tells the supervisor what the lease allows.
+    pub(super) fn permit(&mut self, effects: &mut Vec<Effect>) {
+        if !self.server.attached {
+            return;
+        }
+        let wanted = match self.lease.deadline() {
+            Some(_) if self.config.pause => Some(None),
+            Some(deadline) => Some(Some(deadline)),
+            // Our tenure ended: what is left of the permit is taken back.
+            None => self.permitted.is_some().then_some(Some(Boot(0))),
+        };
+        if let Some(deadline) = wanted
+            && self.permitted != Some(deadline)
+        {
+            self.permit_seq += 1;
+            self.permitted = Some(deadline);
+            effects.push(Effect::Permit { seq: self.permit_seq, deadline });
+        }
+    }
+
+    fn ask_server(&mut self, now: Boot, effects: &mut Vec<Effect>) {
+        if !self.server.running || !self.server.attached {
+            return;
+        }
+        if let Some((_, sent)) = self.query {
+            if now.ms_since(sent) < 2 * QUERY_TIMEOUT_MS {
+                return;
+            }
+            self.query = None;
+        }
+        let starting = self.server.status.is_none();
+        let pace = if starting { STARTING_QUERY_MS } else { self.config.loop_wait_ms };
+        let pause = if starting { STARTING_QUERY_MS } else { 0 };
+        if now.ms_since(self.queried_at) >= pace || (self.query_now && now.ms_since(self.queried_at) >= pause) {
+            let id = self.id();
+            self.query = Some((id, now));
+            self.query_now = false;
+            effects.push(Effect::Query { id, timeout_ms: QUERY_TIMEOUT_MS });
+        }
+    }
+
+    /// A running server's files say what the configuration says.
+    fn keep_configured(&mut self, now: Boot, effects: &mut Vec<Effect>) {
+        if self.server.status.is_none() || self.task.is_some() || !self.server.attached {
+            return;
+        }
+        let Some(upstream) = self.server.upstream.clone() else {
+            // Attached to a running server. A primary has no upstream; whom a standby follows, the rules say.
+            if self.server.status.as_ref().is_some_and(|s| !s.in_recovery) {
+                self.server.upstream = Some(None);
+            }
+            return;
+        };
+        let upstream = if self.stream_hold.is_some() { None } else { upstream };
+        let wanted = ServerConfig { upstream, ..self.server_config() };
+        if self.applied.as_ref() != Some(&wanted) {
+            self.configure(now, wanted, effects);
+        }
+    }
+
+    fn keep_slots(&mut self, now: Boot, effects: &mut Vec<Effect>) {
+        if !self.config.use_slots || self.change.is_some() || now < self.change_retry_at || !self.pods.listed() {
+            return;
+        }
+        let ttl = self.config.member_slots_ttl_ms;
+        let present: BTreeSet<String> = self.pods.all().map(|p| p.name.clone()).collect();
+        for name in &present {
+            self.slots_seen.insert(name.clone(), now);
+        }
+        self.slots_seen.retain(|_, seen| now.ms_since(*seen) < ttl);
+        let wanted: BTreeSet<String> =
+            self.slots_seen.keys().filter(|name| **name != self.id.name).map(|name| slot_name(name)).collect();
+        let Some(status) = &self.server.status else { return };
+        let known: BTreeSet<String> = status.slots.iter().cloned().collect();
+        if wanted != known {
+            let id = self.id();
+            self.change = Some((id, now, None));
+            // Slots of others than members may be active: they are left, and looked at again in a while.
+            if wanted.is_subset(&known) {
+                self.change_retry_at = now.plus_ms(30_000);
+            }
+            effects.push(Effect::Change { id, change: Change::Slots { wanted: wanted.into_iter().collect() } });
+        }
+    }
+
+    fn keep_sync(&mut self, now: Boot, effects: &mut Vec<Effect>) {
+        let Some(status) = self.server.status.clone() else { return };
+        let Some(in_force) = SyncNames::parse(&status.sync_names) else { return };
+        let state = self.sync_state();
+        if self.config.sync_mode == SyncMode::Off {
+            self.sync.wanted = Some(SyncNames::default());
+            let ours = state.leader.as_deref() == Some(self.id.name.as_str());
+            if in_force == SyncNames::default() && (state.leader.is_some() || !state.voters.is_empty()) {
+                let keys = ["leader", "sync_standby", "quorum"].map(|k| (k.to_owned(), None));
+                self.write_sync(now, BTreeMap::from(keys), effects);
+            }
+            let _ = ours;
+            return;
+        }
+        if self.in_flight(|c| matches!(c, Call::Sync)) || self.change.is_some() {
+            return;
+        }
+        // A member that streamed a moment ago, or whom we have not had the time to see, keeps its place.
+        let promoted_lately = |name: &str| {
+            self.sync
+                .last_seen
+                .get(name)
+                .is_some_and(|seen| now.ms_since(*seen) < SYNC_GRACE_MS + self.config.loop_wait_ms)
+        };
+        let mut streaming: Vec<(String, Lsn)> = Vec::new();
+        for member in self.members().iter().filter(|m| m.name != self.id.name) {
+            let row = status.standbys.iter().find(|s| s.member == member.name && s.state == "streaming");
+            if let Some(row) = row {
+                streaming.push((member.name.clone(), row.flush));
+            } else if in_force.names.contains(&member.name) && promoted_lately(&member.name) && !member.deleting {
+                streaming.push((member.name.clone(), Lsn(0)));
+            }
+        }
+        streaming.sort();
+        let step = next_step(&Replication {
+            leader: &self.id.name,
+            sync: &state,
+            in_force: &in_force,
+            in_force_since: self.sync.since,
+            streaming: &streaming,
+            count: self.config.sync_count,
+        });
+        match step {
+            Step::Steady => self.sync.wanted = Some(in_force),
+            Step::Wait(_) => {
+                self.sync.wanted = Some(in_force);
+                self.query_soon(now);
+            }
+            Step::Sync(state) => {
+                self.sync.wanted = Some(in_force);
+                self.write_sync(now, state.annotations(), effects);
+            }
+            Step::Names(names) => {
+                self.sync.wanted = Some(names);
+                self.keep_configured(now, effects);
+            }
+        }
+    }
+
+    /// Something is under way that only the server can tell of.
+    fn query_soon(&mut self, now: Boot) {
+        if now.ms_since(self.queried_at) >= 100 {
+            self.query_now = true;
+        }
+    }
+
+    /// Clients reach the primary: in `ConfigMap` mode through the slice, in Endpoints mode through the lock object.
+    fn keep_address(&mut self, now: Boot, effects: &mut Vec<Effect>) {
+        let Some(name) = self.id.slice.clone() else {
+            let addresses = self.locks.get(&self.id.leader_object).map(|o| o.addresses.clone());
+            if addresses.as_deref() != Some(std::slice::from_ref(&self.id.ip)) && !self.lock_write_in_flight() {
+                self.lock_sent = Boot(0); // the next renewal carries it, now
+            }
+            return;
+        };
+        if self.in_flight(|c| matches!(c, Call::SliceRead | Call::SliceWrite)) {
+            return;
+        }
+        let id = self.next_id + 1;
+        let wanted = vec![self.id.ip.clone()];
+        let (call, effect) = match &self.slice {
+            None if now.ms_since(self.slice_checked) < 200 => return,
+            None => (Call::SliceRead, StoreCall::Get { id, kind: Kind::Slice, name }),
+            Some((_, addresses)) if *addresses == wanted => {
+                if now.ms_since(self.slice_checked) < SLICE_CHECK_MS {
+                    return;
+                }
+                (Call::SliceRead, StoreCall::Get { id, kind: Kind::Slice, name })
+            }
+            Some((version, _)) => (
+                Call::SliceWrite,
+                StoreCall::Patch(Patch {
+                    id,
+                    kind: Kind::Slice,
+                    name,
+                    resource_version: Some(version.clone()),
+                    annotations: BTreeMap::new(),
+                    labels: BTreeMap::new(),
+                    addresses: Some(wanted),
+                    timeout_ms: CALL_TIMEOUT_MS,
+                }),
+            ),
+        };
+        self.next_id = id;
+        self.slice_checked = now;
+        self.calls.insert(id, (now.plus_ms(CALL_TIMEOUT_MS), call));
+        effects.push(Effect::Store(effect));
+    }
+
+    /// A request that we have fulfilled is cleared.
+    fn finish_failover(&mut self, now: Boot, effects: &mut Vec<Effect>) {
+        let failover = crate::store::record::Failover::parse(self.locks.get(&self.id.failover_object));
+        if let Some(failover) = failover
+            && failover.leader.as_deref() != Some(self.id.name.as_str())
+            && failover.member.as_deref().is_none_or(|m| m == self.id.name)
+        {
+            self.clear_failover(now, None, effects);
+        }
+    }
+
+    /// The API server is away: all members of the topology are asked to leave the lock alone.
+    fn failsafe_round(&mut self, now: Boot, effects: &mut Vec<Effect>) {
+        if !self.config.failsafe_mode || self.holder(now) != Holder::Me || !self.server.latched {
+            return;
+        }
+        let Some(confirmed) = self.lease.confirmed() else { return };
+        if now.ms_since(confirmed) < self.config.retry_timeout_ms + self.config.loop_wait_ms {
+            if self.lease.confirmed() >= Some(self.lock_sent) {
+                self.failsafe_active = false;
+                self.failsafe = None;
+            }
+            return;
+        }
+        let Some(topology) = self.lease.record().map(|r| r.failsafe.clone()) else { return };
+        if !topology.contains_key(&self.id.name) {
+            return;
+        }
+        match &self.failsafe {
+            Some(round) if now.ms_since(round.sent) < FAILSAFE_TIMEOUT_MS + 500 => return,
+            _ if now.ms_since(self.failsafe_tried) < self.config.loop_wait_ms.min(1_000) => return,
+            _ => {}
+        }
+        self.failsafe_tried = now;
+        let members = self.members();
+        let mut round = FailsafeRound { sent: now, open: BTreeMap::new() };
+        let own = self.id.name.clone();
+        for name in topology.keys().filter(|n| **n != own) {
+            let Some(peer) = members.iter().find(|m| m.name == *name).and_then(crate::member::Member::peer) else {
+                // A member that nobody can ask has not agreed.
+                self.failsafe = None;
+                self.failsafe_active = false;
+                return;
+            };
+            let id = self.id();
+            round.open.insert(id, name.clone());
+            let question = Question::Failsafe { leader: self.id.name.clone(), leader_uid: self.id.uid.clone() };
+            effects.push(Effect::Ask { id, peer, question, timeout_ms: FAILSAFE_TIMEOUT_MS });
+        }
+        if round.open.is_empty() {
+            self.failsafe_complete(now);
+        } else {
+            self.failsafe = Some(round);
+        }
+    }
+
+    /// When something is due that no event will tell.
+    pub(super) fn wake_at(&self, now: Boot) -> Boot {
+        let busy = self.task.is_some()
+            || !self.elections.is_empty()
+            || self.stream_hold.is_some()
+            || (self.server.running && self.server.status.is_none())
+            || !matches!(self.holder(now), Holder::Me | Holder::Other { .. })
+            || self.task.as_ref().is_some_and(|(_, _, v)| v.kind == TaskKind::Promote)
+            || self.server.retry_at > now
+            || self.terminating;
+        let mut at = now.plus_ms(if busy { 100 } else { self.config.loop_wait_ms });
+        if self.server.running && self.server.status.is_none() {
+            at = at.min(now.plus_ms(STARTING_QUERY_MS));
+        }
+        let mut earliest = |t: Option<Boot>| {
+            if let Some(t) = t.filter(|t| *t > now) {
+                at = at.min(t);
+            }
+        };
+        earliest(self.locks.wake_at());
+        earliest(self.pods.wake_at());
+        earliest(self.lease.deadline());
+        earliest(self.promised_until);
+        match self.holder(now) {
+            Holder::Me => {
+                earliest(Some(self.lock_sent.plus_ms(self.config.loop_wait_ms)));
+                earliest(Some(self.lock_retry_at));
+                earliest(Some(self.queried_at.plus_ms(self.config.loop_wait_ms)));
+                if self.lease.confirmed().is_none_or(|c| c < self.lock_sent) {
+                    earliest(Some(now.plus_ms(200)));
+                }
+                if self.query_now || self.sync_unsteady() {
+                    earliest(Some(now.plus_ms(100)));
+                }
+            }
+            Holder::Other { until, .. } => earliest(Some(until)),
+            _ => {}
+        }
+        at.max(Boot(now.0 + 1_000))
+    }
+
+    fn sync_unsteady(&self) -> bool {
+        self.config.sync_mode == SyncMode::Quorum
+            && self.sync.wanted.as_ref().is_some_and(|w| Some(w.guc()) != self.sync.guc)
+    }
+}

@@ -1,0 +1,364 @@
+//! The core: one member's whole knowledge, changed by events, turned into effects.
+//!
+//! [`Core::handle`] absorbs the event ([`absorb`]), decides ([`crate::decide`]), acts ([`act`]), does the standing duties of the
+//! situation ([`duties`]) and publishes what changed ([`publish`]).
+
+mod absorb;
+mod act;
+mod duties;
+mod publish;
+mod requests;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::config::Dynamic;
+use crate::decide::{Job, Rule, decide};
+use crate::effect::{Effect, ServerConfig, StoreCall};
+use crate::election::Round;
+use crate::event::{Event, Kind, Now, PeerAnswer};
+use crate::lease::{Holder, Lease, Margin, Me};
+use crate::member::Member;
+use crate::quorum::SyncNames;
+use crate::snapshot::{Server, Snapshot, TaskView};
+use crate::store::cache::Cache;
+use crate::store::record::{Failover, Initialize, LockRecord, SyncState};
+use crate::types::{Boot, Lsn};
+use crate::view::View;
+
+/// Who this member is and where its objects are.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Member name, which is the pod's.
+    pub name: String,
+    /// Pod uid.
+    pub uid: String,
+    /// Pod address.
+    pub ip: String,
+    /// Name of the lock object.
+    pub leader_object: String,
+    /// Name of the configuration object.
+    pub config_object: String,
+    /// Name of the failover object.
+    pub failover_object: String,
+    /// Name of the sync object.
+    pub sync_object: String,
+    /// ConfigMap mode: the EndpointSlice that the leader writes. Endpoints mode: none, the lock carries the address.
+    pub slice: Option<String>,
+    /// What others connect to: `postgres://host:port/postgres`.
+    pub conn_url: String,
+    /// `https://host:8008/patroni`.
+    pub api_url: String,
+    /// The label of pods that says their role.
+    pub role_label: String,
+    /// Dynamic configuration for a cluster that has none yet (`bootstrap.dcs`).
+    pub bootstrap_config: Value,
+}
+
+/// A call of the store that was not answered yet.
+#[derive(Debug, Clone)]
+enum Call {
+    Lock,
+    LockRead,
+    Sync,
+    Config,
+    Failover,
+    Pod { status: Value, role: Option<String> },
+    SliceRead,
+    SliceWrite,
+}
+
+/// A question to the leader, or its answer.
+#[derive(Debug, Clone, Default)]
+struct LeaderProbe {
+    /// Whom: name and when it got the lock.
+    leader: String,
+    id: Option<u64>,
+    asked: Boot,
+    answer: Option<Result<PeerAnswer, String>>,
+}
+
+/// One round of failsafe calls.
+#[derive(Debug, Clone)]
+struct FailsafeRound {
+    sent: Boot,
+    open: BTreeMap<u64, String>,
+}
+
+/// A switchover asked for over REST, to be answered when it is over.
+#[derive(Debug, Clone)]
+struct Asked {
+    id: u64,
+    since: Boot,
+    leader: String,
+    candidate: Option<String>,
+    written: bool,
+}
+
+/// The state of `synchronous_standby_names` on a primary.
+#[derive(Debug, Clone, Default)]
+struct SyncInForce {
+    guc: Option<String>,
+    since: Lsn,
+    wanted: Option<SyncNames>,
+    last_seen: BTreeMap<String, Boot>,
+}
+
+/// One member's whole knowledge.
+pub struct Core {
+    id: Identity,
+    next_id: u64,
+    locks: Cache,
+    pods: Cache,
+    lease: Lease,
+    config: Dynamic,
+    config_document: Option<Value>,
+    calls: BTreeMap<u64, (Boot, Call)>,
+    lock_sent: Boot,
+    lock_retry_at: Boot,
+    permit_seq: u64,
+    permitted: Option<Option<Boot>>,
+    server: Server,
+    applied: Option<ServerConfig>,
+    query: Option<(u64, Boot)>,
+    queried_at: Boot,
+    query_now: bool,
+    inspect: Option<u64>,
+    change: Option<(u64, Boot, Option<ServerConfig>)>,
+    change_retry_at: Boot,
+    task: Option<(u64, Job, TaskView)>,
+    detached_since: Option<Boot>,
+    terminating: bool,
+    handing_over: bool,
+    finished: bool,
+    round: Option<Round>,
+    leader: LeaderProbe,
+    promised_until: Option<Boot>,
+    failsafe: Option<FailsafeRound>,
+    failsafe_tried: Boot,
+    failsafe_active: bool,
+    sync: SyncInForce,
+    slots_seen: BTreeMap<String, Boot>,
+    slice: Option<(String, Vec<String>)>,
+    slice_checked: Boot,
+    bootstrapper_missing: Option<Boot>,
+    /// An election asked us to end our stream; true: it has ended.
+    stream_hold: Option<bool>,
+    status_sent: Boot,
+    pod_retry_at: Boot,
+    elections: Vec<(u64, Boot)>,
+    switchover: Option<Asked>,
+    pod_written: (Value, Option<String>),
+    view: View,
+    verdict: Option<(Rule, String)>,
+    invalid_parameters: BTreeMap<String, String>,
+}
+
+impl Core {
+    /// A member that knows nothing yet.
+    pub fn new(id: Identity) -> Self {
+        let config = Dynamic::parse(&id.bootstrap_config);
+        Self {
+            id,
+            next_id: 0,
+            locks: Cache::new(Kind::Lock),
+            pods: Cache::new(Kind::Pod),
+            lease: Lease::default(),
+            config,
+            config_document: None,
+            calls: BTreeMap::new(),
+            lock_sent: Boot(0),
+            lock_retry_at: Boot(0),
+            permit_seq: 0,
+            permitted: None,
+            server: Server::default(),
+            applied: None,
+            query: None,
+            queried_at: Boot(0),
+            query_now: false,
+            inspect: None,
+            change: None,
+            change_retry_at: Boot(0),
+            task: None,
+            detached_since: None,
+            terminating: false,
+            handing_over: false,
+            finished: false,
+            round: None,
+            leader: LeaderProbe::default(),
+            promised_until: None,
+            failsafe: None,
+            failsafe_tried: Boot(0),
+            failsafe_active: false,
+            sync: SyncInForce::default(),
+            slots_seen: BTreeMap::new(),
+            slice: None,
+            slice_checked: Boot(0),
+            bootstrapper_missing: None,
+            stream_hold: None,
+            status_sent: Boot(0),
+            pod_retry_at: Boot(0),
+            elections: Vec::new(),
+            switchover: None,
+            pod_written: (Value::Null, None),
+            view: View::default(),
+            verdict: None,
+            invalid_parameters: BTreeMap::new(),
+        }
+    }
+
+    /// Takes one event; returns what is to be done, in order.
+    pub fn handle(&mut self, now: Now, event: Event) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.absorb(now, event, &mut effects);
+        if self.finished {
+            return effects;
+        }
+        let boot = now.boot;
+        self.locks.upkeep(boot, &mut self.next_id, &mut effects);
+        self.pods.upkeep(boot, &mut self.next_id, &mut effects);
+        self.expire_calls(boot);
+        self.forget_stale(boot);
+        self.renew(now, &mut effects);
+        self.permit(&mut effects);
+        let snapshot = self.snapshot(boot);
+        let verdict = decide(&snapshot);
+        self.note(&verdict, &mut effects);
+        for action in verdict.actions {
+            self.act(now, action, &snapshot, &mut effects);
+        }
+        self.duties(now, &mut effects);
+        self.answer_requests(boot, &mut effects);
+        self.permit(&mut effects);
+        self.publish(boot, &mut effects);
+        effects.push(Effect::WakeAt(self.wake_at(boot)));
+        effects
+    }
+
+    /// What a decision may look at, for `explain` and tests.
+    pub fn snapshot(&self, now: Boot) -> Snapshot {
+        Snapshot {
+            now,
+            name: self.id.name.clone(),
+            uid: self.id.uid.clone(),
+            config: self.config.clone(),
+            store_fresh: self.locks.fresh() && self.pods.fresh(),
+            holder: self.holder(now),
+            lock: self.lease.record().cloned(),
+            lock_changed: self.lease.changed_at(),
+            deadline: self.lease.deadline(),
+            lock_write_in_flight: self.lock_write_in_flight(),
+            initialize: self.initialize(),
+            failover: Failover::parse(self.locks.get(&self.id.failover_object)),
+            sync: self.sync_state(),
+            members: self.members(),
+            bootstrapper_missing_since: self.bootstrapper_missing,
+            server: self.server.clone(),
+            task: self.task.as_ref().map(|(_, _, view)| *view),
+            terminating: self.terminating,
+            handing_over: self.handing_over,
+            round: self.round.clone(),
+            leader_answer: self.leader.answer.clone(),
+            promised_until: self.promised_until,
+        }
+    }
+
+    fn me(&self) -> Me<'_> {
+        Me { name: &self.id.name, uid: &self.id.uid }
+    }
+
+    fn holder(&self, now: Boot) -> Holder {
+        let initialized = !matches!(self.initialize(), Initialize::Absent);
+        self.lease.holder(now, &self.me(), self.config.ttl_ms, initialized)
+    }
+
+    fn initialize(&self) -> Initialize {
+        Initialize::parse(self.locks.get(&self.id.config_object))
+    }
+
+    fn sync_state(&self) -> SyncState {
+        SyncState::parse(self.locks.get(&self.id.sync_object))
+    }
+
+    fn members(&self) -> Vec<Member> {
+        self.pods.all().map(Member::from_pod).collect()
+    }
+
+    fn lock_write_in_flight(&self) -> bool {
+        self.calls.values().any(|(_, c)| matches!(c, Call::Lock | Call::LockRead))
+    }
+
+    fn in_flight(&self, which: fn(&Call) -> bool) -> bool {
+        self.calls.values().any(|(_, c)| which(c))
+    }
+
+    fn id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// We run as primary under a confirmed tenure.
+    fn leading(&self, now: Boot) -> bool {
+        self.holder(now) == Holder::Me
+            && self.lease.deadline().is_some_and(|d| now < d)
+            && self.server.status.as_ref().is_some_and(|s| !s.in_recovery)
+    }
+
+    /// Reads the lock again.
+    fn read_lock(&mut self, now: Boot, effects: &mut Vec<Effect>) {
+        if self.in_flight(|c| matches!(c, Call::LockRead)) {
+            return;
+        }
+        let id = self.id();
+        self.calls.insert(id, (now.plus_ms(CALL_TIMEOUT_MS), Call::LockRead));
+        let name = self.id.leader_object.clone();
+        effects.push(Effect::Store(StoreCall::Get { id, kind: Kind::Lock, name }));
+    }
+
+    /// The lock object may have changed: what does the lease make of it?
+    fn observe_lock(&mut self, now: Boot) {
+        let object = self.locks.get(&self.id.leader_object);
+        let record = object.map(|o| (LockRecord::parse(o), o.resource_version.clone()));
+        let me = Me { name: &self.id.name, uid: &self.id.uid };
+        let before = self.lease.record().and_then(|r| r.leader.clone());
+        let seen = record.as_ref().map(|(r, v)| (r.clone(), v.as_str()));
+        self.lease.observe(now, seen, &me, &Margin);
+        let after = self.lease.record().and_then(|r| r.leader.clone());
+        if before != after {
+            self.leader = LeaderProbe::default();
+            self.round = None;
+            self.stream_hold = None;
+            self.server.streamless_since = None;
+            if after.is_some() {
+                self.failsafe_active = false;
+            }
+        }
+        if self.holder(now) != Holder::Me {
+            self.handing_over = false;
+        }
+    }
+
+    fn expire_calls(&mut self, now: Boot) {
+        // The driver answers every call within its timeout; this is the net below it.
+        self.calls.retain(|_, (until, _)| now < until.plus_ms(CALL_TIMEOUT_MS));
+    }
+
+    fn forget_stale(&mut self, now: Boot) {
+        if self.promised_until.is_some_and(|until| until <= now) {
+            self.promised_until = None;
+        }
+        if let Initialize::Racing { by: Some((pod, _)) } = self.initialize() {
+            let gone = self.pods.fresh() && self.pods.get(&pod).is_none();
+            self.bootstrapper_missing = gone.then(|| self.bootstrapper_missing.unwrap_or(now));
+        } else {
+            self.bootstrapper_missing = None;
+        }
+        if !matches!(self.holder(now), Holder::Free { .. } | Holder::Absent { .. }) {
+            self.round = None;
+        }
+    }
+}
+
+/// After which a call of the store counts as unanswered, milliseconds.
+pub(crate) const CALL_TIMEOUT_MS: u64 = 1_000;

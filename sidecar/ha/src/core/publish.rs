@@ -1,0 +1,145 @@
+//! What others may see: the view for REST, probes and metrics, and the pod's `status` annotation and role label.
+
+use std::collections::BTreeMap;
+
+use super::{CALL_TIMEOUT_MS, Call, Core};
+use crate::config::SyncMode;
+use crate::effect::{Effect, Patch, StoreCall};
+use crate::event::{DataDir, Kind};
+use crate::lease::Holder;
+use crate::member_status::{member_status, worth_writing};
+use crate::snapshot::TaskKind;
+use crate::store::record::Failover;
+use crate::types::{Boot, Lsn};
+use crate::view::{MemberView, View};
+
+impl Core {
+    pub(super) fn publish(&mut self, now: Boot, effects: &mut Vec<Effect>) {
+        let view = self.view(now);
+        self.write_pod(now, &view, effects);
+        if view != self.view {
+            self.view = view.clone();
+            effects.push(Effect::Publish(Box::new(view)));
+        }
+    }
+
+    /// Why parameters cannot be used, as PostgreSQL said (from the driver).
+    pub fn set_invalid_parameters(&mut self, invalid: BTreeMap<String, String>) {
+        self.invalid_parameters = invalid;
+    }
+
+    fn state(&self) -> &'static str {
+        match self.task.as_ref().map(|(_, _, view)| view.kind) {
+            Some(TaskKind::Initdb) => "initializing new cluster",
+            Some(TaskKind::BaseBackup) => "creating replica",
+            Some(TaskKind::StartPrimary | TaskKind::StartStandby) => "starting",
+            Some(TaskKind::Stop) if self.server.running => "stopping",
+            _ if self.server.running && self.server.status.is_some() => "running",
+            _ if self.server.running => "starting",
+            _ => "stopped",
+        }
+    }
+
+    fn role(&self) -> &'static str {
+        match (&self.server.status, &self.server.dir) {
+            (Some(status), _) if !status.in_recovery => "primary",
+            (None, Some(DataDir::Empty)) => "uninitialized",
+            (None, _) if self.handing_over => "demoted",
+            _ => "replica",
+        }
+    }
+
+    fn view(&self, now: Boot) -> View {
+        let holder = self.holder(now);
+        let record = self.lease.record();
+        let sync = self.sync_state();
+        let voter = |name: &str| sync.voters.iter().any(|v| v.eq_ignore_ascii_case(name));
+        let leader_name = match &holder {
+            Holder::Me => Some(self.id.name.clone()),
+            Holder::Other { name, .. } => Some(name.clone()),
+            _ => None,
+        };
+        let members = self
+            .members()
+            .into_iter()
+            .map(|m| MemberView {
+                leader: leader_name.as_deref() == Some(m.name.as_str()),
+                sync: voter(&m.name),
+                name: m.name,
+                ip: m.ip,
+                status: m.status,
+            })
+            .collect();
+        let (rule, reason) = self.verdict.as_ref().map(|(rule, why)| (rule.id(), why.as_str())).unwrap_or_default();
+        let reason = match &self.server.last_error {
+            Some(error) if self.server.status.is_none() && !reason.contains(error.as_str()) => {
+                format!("{reason} (last error: {error})")
+            }
+            _ => reason.to_owned(),
+        };
+        View {
+            name: self.id.name.clone(),
+            pod_uid: self.id.uid.clone(),
+            state: self.state().to_owned(),
+            role: self.role().to_owned(),
+            server: self.server.status.clone(),
+            leader: holder == Holder::Me && self.lease.deadline().is_some_and(|d| now < d),
+            leader_until: self.lease.deadline().unwrap_or_default(),
+            unlocked: leader_name.is_none(),
+            leader_name,
+            leader_lsn: record.map_or(Lsn(0), |r| r.optime),
+            failsafe_active: self.failsafe_active || self.promised_until.is_some(),
+            failsafe_members: record.map(|r| r.failsafe.clone()).unwrap_or_default(),
+            failsafe_mode: self.config.failsafe_mode,
+            paused: self.config.pause,
+            sync_mode: match self.config.sync_mode {
+                SyncMode::Off => "off",
+                SyncMode::Quorum => "quorum",
+            }
+            .to_owned(),
+            sync_standby: voter(&self.id.name),
+            members,
+            config: self.config_document.clone(),
+            switchover: Failover::parse(self.locks.get(&self.id.failover_object)).map(|f| (f.leader, f.member)),
+            store_seen: if self.locks.fresh() { now } else { self.locks.seen },
+            cycle_at: now,
+            rule: rule.to_owned(),
+            reason,
+            ttl_ms: self.config.ttl_ms,
+            max_lag: self.config.maximum_lag_on_failover,
+            invalid_parameters: self.invalid_parameters.clone(),
+            standbys: self.server.status.as_ref().map(|s| s.standbys.clone()).unwrap_or_default(),
+            timeline: self.server.status.as_ref().map(|s| s.timeline).unwrap_or_default(),
+        }
+    }
+
+    /// Only on a change that somebody acts on: the progress of a position alone is none.
+    fn write_pod(&mut self, now: Boot, view: &View, effects: &mut Vec<Effect>) {
+        let ours = self.pods.get(&self.id.name).is_some_and(|pod| pod.uid == self.id.uid);
+        if !ours || self.in_flight(|c| matches!(c, Call::Pod { .. })) || now < self.pod_retry_at {
+            return;
+        }
+        let status = member_status(view, &self.id.conn_url, &self.id.api_url);
+        let role = match (view.state.as_str(), view.role.as_str()) {
+            ("running", "primary") if view.leader => Some("primary".to_owned()),
+            ("running", "replica") => Some("replica".to_owned()),
+            _ => None,
+        };
+        if !worth_writing(&self.pod_written.0, &status) && self.pod_written.1 == role {
+            return;
+        }
+        let id = self.id();
+        self.pod_retry_at = now.plus_ms(100);
+        self.calls.insert(id, (now.plus_ms(CALL_TIMEOUT_MS), Call::Pod { status: status.clone(), role: role.clone() }));
+        effects.push(Effect::Store(StoreCall::Patch(Patch {
+            id,
+            kind: Kind::Pod,
+            name: self.id.name.clone(),
+            resource_version: None,
+            annotations: BTreeMap::from([("status".to_owned(), Some(status.to_string()))]),
+            labels: BTreeMap::from([(self.id.role_label.clone(), role)]),
+            addresses: None,
+            timeout_ms: CALL_TIMEOUT_MS,
+        })));
+    }
+}

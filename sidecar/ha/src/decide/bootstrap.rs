@@ -1,0 +1,51 @@
+//! Rules of a cluster that was never initialized.
+
+use super::{Action, Job, Rule, Verdict, act, hold, run};
+use crate::event::DataDir;
+use crate::snapshot::Snapshot;
+use crate::store::record::Initialize;
+
+/// A bootstrap whose pod does not exist for so long is taken over, milliseconds.
+const GONE_MS: u64 = 30_000;
+
+/// None: the cluster is initialized, or has data that has to be raced for.
+pub(super) fn decide(s: &Snapshot) -> Option<Verdict> {
+    let by_us = match &s.initialize {
+        Initialize::Done(_) => return None,
+        Initialize::Absent if s.ever_held() => return None, // a wiped key: the next leader writes it again
+        Initialize::Absent => false,
+        Initialize::Racing { by: Some((pod, _)) } => *pod == s.name,
+        Initialize::Racing { by: None } => false,
+    };
+    if s.server.running {
+        return None;
+    }
+    let Some(dir) = &s.server.dir else {
+        return Some(act(Rule::Inspect, "is there anything in the data directory?", vec![Action::Inspect]));
+    };
+    match (&s.initialize, dir) {
+        (_, DataDir::Unknown(why)) => {
+            Some(act(Rule::Inspect, format!("the data directory cannot be read: {why}"), vec![Action::Inspect]))
+        }
+        (_, DataDir::Broken(why)) => {
+            Some(hold(Rule::NoData, format!("the data directory holds something that is no database cluster: {why}")))
+        }
+        (Initialize::Racing { .. }, DataDir::Empty) if by_us => {
+            Some(run(s, Rule::Initdb, "trying to bootstrap a new cluster", Job::Initdb))
+        }
+        (Initialize::Racing { .. }, DataDir::Present(_)) if by_us => {
+            Some(act(Rule::BootstrapAcquire, "initdb is complete", vec![Action::Acquire]))
+        }
+        (Initialize::Racing { by }, DataDir::Empty) => Some(match (by, s.bootstrapper_missing_since) {
+            (Some((pod, _)), Some(since)) if s.now.ms_since(since) >= GONE_MS && !s.ever_held() => {
+                act(Rule::TakeOverBootstrap, format!("{pod} does not exist any more"), vec![Action::RaceInitialize])
+            }
+            (Some((pod, _)), _) => hold(Rule::WaitBootstrap, format!("waiting for {pod} to bootstrap")),
+            (None, _) => hold(Rule::WaitBootstrap, "waiting for leader to bootstrap"),
+        }),
+        (Initialize::Absent, DataDir::Empty) => {
+            Some(act(Rule::RaceInitialize, "nobody has made this cluster yet", vec![Action::RaceInitialize]))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,121 @@
+//! Rules of a member while somebody else has the lock.
+
+use super::server::wrong_system;
+use super::{Action, Job, Rule, Verdict, act, hold, run};
+use crate::event::{ControlData, DataDir, PeerAnswer, ServerStatus};
+use crate::snapshot::{Repair, Snapshot};
+
+/// A standby that has not streamed for so long, though the leader is the primary, is compared with it. Milliseconds.
+const STUCK_MS: u64 = 12_000;
+
+pub(super) fn decide(s: &Snapshot, leader: &str) -> Verdict {
+    let primary = s.server.status.as_ref().is_some_and(|st| !st.in_recovery);
+    if s.server.running && (s.server.latched || primary) {
+        let reason = format!("demoting self because I do not have the lock: {leader} has it");
+        return act(Rule::Demote, reason, vec![Action::Run(Job::Stop { immediate: true })]);
+    }
+    match (s.server.running, &s.server.status) {
+        (false, _) => stopped(s, leader),
+        (true, None) => match s.upstream_of(leader) {
+            // A standby may need its upstream to become consistent: the name of a new one is told by reload.
+            Some(wanted) if s.server.upstream.as_ref().is_some_and(|u| u.as_ref() != Some(&wanted)) => {
+                act(Rule::Follow, format!("following {leader}"), vec![Action::Follow(Some(wanted)), Action::Query])
+            }
+            _ => act(Rule::Starting, "PostgreSQL does not answer yet", vec![Action::Query]),
+        },
+        (true, Some(status)) => running(s, leader, status),
+    }
+}
+
+fn stopped(s: &Snapshot, leader: &str) -> Verdict {
+    let Some(dir) = &s.server.dir else {
+        return act(Rule::Inspect, "PostgreSQL is not running", vec![Action::Inspect]);
+    };
+    if s.config.pause {
+        return hold(Rule::PausedHold, "paused: PostgreSQL is not running and stays so");
+    }
+    if let Some(verdict) = wrong_system(s) {
+        return verdict;
+    }
+    let wait = |why: String| act(Rule::WaitForLeader, why, vec![Action::AskLeader]);
+    let Some(upstream) = s.upstream_of(leader) else {
+        return hold(Rule::WaitForLeader, format!("{leader} has the lock, but its pod has not published an address"));
+    };
+    let answer = match &s.leader_answer {
+        None => return wait(format!("asking {leader} for its state")),
+        Some(Err(why)) => return wait(format!("{leader} does not answer: {why}")),
+        Some(Ok(answer)) if !answer.primary => return wait(format!("{leader} is not yet the primary")),
+        Some(Ok(answer)) => answer,
+    };
+    match dir {
+        DataDir::Unknown(why) => {
+            act(Rule::Inspect, format!("the data directory cannot be read: {why}"), vec![Action::Inspect])
+        }
+        DataDir::Empty | DataDir::Broken(_) => {
+            run(s, Rule::Copy, format!("trying to bootstrap from leader '{leader}'"), Job::BaseBackup(upstream))
+        }
+        DataDir::Present(control) => match s.server.repair {
+            Repair::Copy => run(s, Rule::Copy, format!("a new copy from leader '{leader}'"), Job::BaseBackup(upstream)),
+            Repair::Rewound => run(
+                s,
+                Rule::StartStandby,
+                format!("starting as a secondary of {leader}"),
+                Job::StartStandby(Some(upstream)),
+            ),
+            Repair::Rewind => rewind(s, leader, Job::Rewind(upstream.clone()), Job::BaseBackup(upstream)),
+            Repair::None if may_have_diverged(control, answer) => {
+                rewind(s, leader, Job::Rewind(upstream.clone()), Job::BaseBackup(upstream))
+            }
+            Repair::None => run(
+                s,
+                Rule::StartStandby,
+                format!("starting as a secondary of {leader}"),
+                Job::StartStandby(Some(upstream)),
+            ),
+        },
+    }
+}
+
+fn rewind(s: &Snapshot, leader: &str, rewind: Job, copy: Job) -> Verdict {
+    if s.config.use_pg_rewind {
+        run(s, Rule::Rewind, format!("running pg_rewind from {leader}"), rewind)
+    } else {
+        run(s, Rule::Copy, format!("pg_rewind is off: a new copy from leader '{leader}'"), copy)
+    }
+}
+
+/// A former primary, or a standby of another timeline than the leader's. pg_rewind finds out what has to be done.
+fn may_have_diverged(control: &ControlData, leader: &PeerAnswer) -> bool {
+    !control.standby_signal || control.timeline != leader.timeline
+}
+
+fn running(s: &Snapshot, leader: &str, status: &ServerStatus) -> Verdict {
+    let Some(wanted) = s.upstream_of(leader) else {
+        return hold(Rule::WaitForLeader, format!("{leader} has the lock, but its pod has not published an address"));
+    };
+    if s.server.upstream.as_ref() != Some(&Some(wanted.clone())) {
+        return act(Rule::Follow, format!("following new leader {leader}"), vec![Action::Follow(Some(wanted))]);
+    }
+    if !status.streaming
+        && let Some(since) = s.server.streamless_since
+        && s.now.ms_since(since) >= STUCK_MS
+        && !s.config.pause
+    {
+        return match &s.leader_answer {
+            Some(Ok(answer)) if answer.primary => act(
+                Rule::Stuck,
+                format!("no WAL from {leader} for {} s, though it is the primary", s.now.ms_since(since) / 1000),
+                vec![
+                    Action::Repair(if s.server.repair == Repair::Rewound { Repair::Copy } else { Repair::Rewind }),
+                    Action::Run(Job::Stop { immediate: false }),
+                ],
+            ),
+            _ => act(Rule::WaitForLeader, format!("no WAL from {leader}"), vec![Action::AskLeader]),
+        };
+    }
+    let state = if status.streaming { "" } else { " (not streaming yet)" };
+    hold(
+        Rule::Following,
+        format!("no action. I am ({}), a secondary, and following a leader ({leader}){state}", s.name),
+    )
+}

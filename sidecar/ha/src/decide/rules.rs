@@ -1,0 +1,143 @@
+//! The table of rules: ids that logs, tests, `status` annotations and bug reports cite. `docs/rules.md` is made from it.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! rules {
+    ($($group:literal { $($name:ident $id:literal $why:literal)* })*) => {
+        /// Which rule gave a verdict.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum Rule { $($(#[doc = $why] $name,)*)* }
+
+        impl Rule {
+            /// Every rule, in the order of the table.
+            pub const ALL: &'static [Rule] = &[$($(Rule::$name,)*)*];
+
+            /// The id, `group.situation`.
+            pub const fn id(self) -> &'static str {
+                match self { $($(Rule::$name => concat!($group, ".", $id),)*)* }
+            }
+
+            /// When it speaks and what it does.
+            pub const fn why(self) -> &'static str {
+                match self { $($(Rule::$name => $why,)*)* }
+            }
+        }
+    };
+}
+
+rules! {
+    "store" {
+        StoreUnknown "unknown" "The lock was never read: nothing is started or stopped; a postmaster that runs goes on within its permit."
+        StoreAway "away" "The lock looks free, but the watch is broken: what we see may be old, so nobody acquires on it."
+    }
+    "server" {
+        Detached "detached" "No supervisor is connected. That proves nothing about the postmaster: the lock is neither renewed nor released."
+        NoPostgres "no-postgres" "The image has no PostgreSQL."
+        TaskRunning "task" "One long task runs; renewals go on meanwhile."
+        TaskCancel "task-cancel" "A task has lost its reason (the lock went elsewhere, a start hangs, the pod is being stopped) and is cancelled."
+        RetryLater "retry-later" "The last task failed; it is tried again after a pause."
+        Inspect "inspect" "The data directory is looked at before anything is decided about it."
+        Starting "starting" "The postmaster runs, but does not answer yet."
+        WrongSystem "wrong-system" "The data directory belongs to another cluster: nothing is started, copied or removed."
+    }
+    "terminating" {
+        TerminatingStop "stop" "The pod is being stopped: fast shutdown, with a checkpoint first where we lead, so that standbys get everything."
+        TerminatingRelease "release" "PostgreSQL is stopped, so the lock is handed over, with the position of the shutdown checkpoint."
+        TerminatingFinish "finish" "Nothing is left to do."
+    }
+    "leader" {
+        LeaderConfirm "confirm" "The lock shows this pod, but no renewal of this agent is confirmed yet."
+        LeaderFenced "fenced" "The tenure ran out: a primary is stopped at once (the supervisor's fence does so without us)."
+        LeaderStart "start" "The primary is down and the lock is ours: crash recovery in place, without a new timeline."
+        LeaderStartStandby "start-standby" "The lock is ours, but the data directory is a standby's: it is started, then promoted."
+        LeaderGiveUp "give-up" "The primary cannot be started: the lock is released so that another member takes over."
+        LeaderNoData "no-data" "The data directory is empty or damaged: the lock is released."
+        LeaderSync "sync" "Before a promotion, the synchronous state is claimed by CAS: commits must rest on members that the next election asks."
+        LeaderPromote "promote" "The lock is ours and PostgreSQL is a standby: promote."
+        LeaderPostBootstrap "post-bootstrap" "A new cluster: roles and database are made, then the system identifier is written."
+        LeaderHandOver "hand-over" "A switchover was asked for and the candidate is fit: stop, release, follow."
+        LeaderRefuse "refuse-switchover" "A switchover was asked for that cannot be done: the request is cleared, with the reason."
+        LeaderPaused "paused" "Automatic failover is off; the lock is kept."
+        Lead "lead" "The lock is ours and PostgreSQL is the primary: nothing to do."
+    }
+    "follower" {
+        Demote "demote" "PostgreSQL is or may be primary, and somebody else has the lock: immediate stop."
+        Copy "copy" "No usable data directory: base backup from the leader, which has said that it is the primary."
+        WaitForLeader "wait-for-leader" "The leader has the lock, but has not yet said that it is the primary."
+        Rewind "rewind" "The data directory may have diverged: pg_rewind finds out and repairs."
+        StartStandby "start" "Start as a standby of the leader."
+        Follow "follow" "Streams from somebody else, or from nobody: the configuration is changed by reload."
+        Stuck "stuck" "The leader is the primary, but we have not streamed for long: stop, to compare and repair."
+        Following "following" "All is well."
+    }
+    "unlocked" {
+        AbsentLock "absent-lock" "The lock object is gone; its holder may still live, so its ttl is waited for."
+        Promised "promised" "We promised a leader that is cut off from the API server to leave the lock alone."
+        Candidate "candidate" "A switchover names another member: it goes first for a while."
+        ReleasedByUs "released" "We released the lock a moment ago: others go first."
+        StartAlone "start-alone" "Nobody leads: start as a standby of nobody, to learn our position."
+        NoData "no-data" "Nobody leads and we have no data to lead with."
+        PrimaryAgain "primary-again" "We run as primary and the last holder was this member: take the lock again."
+        PrimaryDemote "demote" "We run as primary, but the last holder was somebody else: immediate stop."
+        Paused "paused" "Automatic failover is off."
+        NotInTopology "not-in-failsafe" "We are not in the failsafe topology that the last leader wrote: it may still lead without us."
+        Lagging "lagging" "Too far behind the last known position of the leader."
+        Complete "complete" "The former primary stopped cleanly and we have all of its log: take the lock."
+        Race "race" "All members are asked for their positions."
+        RaceOpen "race-open" "Waiting for answers."
+        RaceLost "race-lost" "Another member is fitter, or too few members answered."
+        Acquire "acquire" "We are the fittest: take the lock."
+    }
+    "bootstrap" {
+        RaceInitialize "race" "A new cluster: who writes `initialize` first makes it."
+        WaitBootstrap "wait" "Another member makes the cluster."
+        Initdb "initdb" "We make the cluster."
+        BootstrapAcquire "acquire" "initdb is complete: take the lock, then start."
+        TakeOverBootstrap "take-over" "The member that made the cluster is gone and never got far enough to hold data: somebody else does it."
+    }
+    "paused" {
+        PausedHold "hold" "Automatic actions are off: a stopped PostgreSQL stays stopped."
+    }
+}
+
+/// The generated page.
+pub fn document() -> String {
+    let mut page = String::from(
+        "# The rules\n\nGenerated from `sidecar/ha/src/decide/rules.rs` by `make generate`. Each verdict in the log, in the pod's `status` \
+         annotation and in `GET /patroni` cites one of these ids.\n",
+    );
+    let mut group = "";
+    for rule in Rule::ALL {
+        let (this, _) = rule.id().split_once('.').unwrap_or(("", ""));
+        if this != group {
+            group = this;
+            page.push_str(&format!("\n## {group}\n\n| rule | when, and what it does |\n|---|---|\n"));
+        }
+        page.push_str(&format!("| `{}` | {} |\n", rule.id(), rule.why()));
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_unique() {
+        let ids: std::collections::BTreeSet<_> = Rule::ALL.iter().map(|r| r.id()).collect();
+        assert_eq!(ids.len(), Rule::ALL.len());
+    }
+
+    #[test]
+    fn the_page_of_rules_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/rules.md");
+        if std::env::var_os("MATRIARCH_GENERATE").is_some() {
+            std::fs::write(path, document()).unwrap();
+        }
+        assert_eq!(
+            std::fs::read_to_string(path).unwrap_or_default(),
+            document(),
+            "docs/rules.md is stale: run `make generate`"
+        );
+    }
+}

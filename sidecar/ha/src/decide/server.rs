@@ -1,0 +1,103 @@
+//! Rules that come before all others: no supervisor, no PostgreSQL, a task in progress, the pod being stopped.
+
+use super::{Action, Job, Rule, Verdict, act, hold};
+use crate::event::DataDir;
+use crate::lease::Holder;
+use crate::snapshot::{Snapshot, TaskKind};
+use crate::types::{Lsn, Timeline};
+
+/// A standby that does not accept connections after this is left to itself (it may need an upstream to become consistent).
+const START_STANDBY_MS: u64 = 3_000;
+
+/// Nothing can be decided without a supervisor and a PostgreSQL.
+pub fn gate(s: &Snapshot) -> Option<Verdict> {
+    if !s.server.attached {
+        return Some(hold(Rule::Detached, "the supervisor of the postgres container is not connected"));
+    }
+    if !s.server.installed && !s.server.running && !s.terminating {
+        return Some(hold(
+            Rule::NoPostgres,
+            "the image has no PostgreSQL (no `postgres` in PATH nor in /usr/lib/postgresql/*/bin): set spec.image to a PostgreSQL image",
+        ));
+    }
+    None
+}
+
+/// A task in progress is left alone unless it lost its reason.
+pub fn task(s: &Snapshot) -> Option<Verdict> {
+    let task = s.task.as_ref()?;
+    let elsewhere = matches!(s.holder, Holder::Other { .. });
+    let obsolete = match task.kind {
+        TaskKind::Promote | TaskKind::StartPrimary | TaskKind::PostBootstrap if elsewhere => {
+            Some("the lock went elsewhere")
+        }
+        TaskKind::Promote | TaskKind::StartPrimary if s.deadline.is_some_and(|d| s.now >= d) => {
+            Some("our tenure ran out")
+        }
+        TaskKind::StartPrimary if s.now.ms_since(task.since) > s.config.primary_start_timeout_ms => {
+            Some("primary_start_timeout has passed")
+        }
+        TaskKind::StartStandby if s.now.ms_since(task.since) > START_STANDBY_MS => {
+            Some("it does not accept connections yet")
+        }
+        _ => None,
+    };
+    Some(match obsolete {
+        Some(why) if !task.cancelled => {
+            act(Rule::TaskCancel, format!("{:?} is cancelled: {why}", task.kind), vec![Action::Cancel])
+        }
+        _ => hold(Rule::TaskRunning, format!("{:?} in progress", task.kind)),
+    })
+}
+
+/// Stop in order, hand the lock over, end.
+pub fn terminating(s: &Snapshot) -> Verdict {
+    if let Some(task) = &s.task {
+        if task.kind == TaskKind::Stop || task.cancelled {
+            return hold(Rule::TaskRunning, format!("{:?} in progress while the pod is being stopped", task.kind));
+        }
+        return act(Rule::TaskCancel, "the pod is being stopped", vec![Action::Cancel]);
+    }
+    if s.server.running {
+        let job = Job::Stop { immediate: false };
+        return act(Rule::TerminatingStop, "the pod is being stopped: PostgreSQL shuts down", vec![Action::Run(job)]);
+    }
+    if s.holder == Holder::Me {
+        return match &s.server.dir {
+            None => act(Rule::Inspect, "where did the shutdown checkpoint end?", vec![Action::Inspect]),
+            Some(dir) => {
+                let at = shutdown_position(dir);
+                act(
+                    Rule::TerminatingRelease,
+                    "PostgreSQL is stopped: the lock is handed over",
+                    vec![Action::Release(at)],
+                )
+            }
+        };
+    }
+    act(Rule::TerminatingFinish, "stopped", vec![Action::Finish])
+}
+
+/// Where a cleanly stopped primary ended; none after any other end.
+pub(crate) fn shutdown_position(dir: &DataDir) -> Option<(Timeline, Lsn)> {
+    match dir {
+        DataDir::Present(control) if control.state == "shut down" => Some((control.timeline, control.checkpoint)),
+        _ => None,
+    }
+}
+
+/// The data directory belongs to another cluster.
+pub(crate) fn wrong_system(s: &Snapshot) -> Option<Verdict> {
+    use crate::store::record::Initialize;
+    let (Initialize::Done(ours), Some(DataDir::Present(control))) = (&s.initialize, &s.server.dir) else { return None };
+    (*ours != control.system_id).then(|| {
+        hold(
+            Rule::WrongSystem,
+            format!(
+                "system ID mismatch: the data directory belongs to {}, the cluster is {ours}; nothing was touched. If this volume \
+                 is not needed, delete its PersistentVolumeClaim and the pod, and a new copy is made",
+                control.system_id
+            ),
+        )
+    })
+}

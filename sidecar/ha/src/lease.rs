@@ -1,0 +1,278 @@
+//! The leader lock as one member sees it: who holds it, until when, and how long our own tenure is confirmed.
+//!
+//! Expiry never compares clocks of two machines: an observer counts the ttl from the moment it saw the record change.
+//! Our own deadline comes only from a *confirmed* write: an answer that it succeeded, or a read of the record that shows
+//! one of our attempts. It counts from the moment that attempt was sent.
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::record::LockRecord;
+use crate::types::{Boot, Wall};
+
+/// Attempts remembered while their outcome is unknown.
+const ATTEMPTS: usize = 16;
+
+/// A write of the lock whose outcome may be unknown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Attempt {
+    sent_at: Boot,
+    renew_time: String,
+    ttl_ms: u64,
+}
+
+/// What is known of the lock.
+#[derive(Debug, Clone, Default)]
+pub struct Lease {
+    record: Option<LockRecord>,
+    resource_version: String,
+    /// When the holder last gave a sign of life, as we saw it; for an absent object: when we first saw it absent.
+    changed_at: Boot,
+    observed: bool,
+    attempts: Vec<Attempt>,
+    deadline: Option<Boot>,
+    confirmed: Option<Boot>,
+}
+
+/// Who may act on the lock now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Holder {
+    /// Never listed, so nothing is known.
+    Unknown,
+    /// This very pod.
+    Me,
+    /// Another pod, or one of our name that is not us; alive until `until` if it gives no sign of life.
+    Other {
+        /// Its name.
+        name: String,
+        /// When it expires for us.
+        until: Boot,
+    },
+    /// Nobody: released, expired, or never held.
+    Free {
+        /// Taken away explicitly, not expired.
+        released: bool,
+        /// Since when.
+        since: Boot,
+    },
+    /// The object is not there; free from then on.
+    Absent {
+        /// When it may be created by somebody else than the last holder.
+        until: Boot,
+    },
+}
+
+impl Lease {
+    /// The store showed the lock object (or that there is none). Returns whether anything changed.
+    pub fn observe(&mut self, now: Boot, record: Option<(LockRecord, &str)>, me: &Me<'_>, margin: &Margin) -> bool {
+        let heartbeat = |r: &Option<LockRecord>| {
+            r.as_ref().map(|r| {
+                let (a, b, c, d, e) = r.heartbeat();
+                (a.map(str::to_owned), b.to_owned(), c, d.to_owned(), e)
+            })
+        };
+        let (new, resource_version) = match record {
+            Some((record, version)) => (Some(record), version.to_owned()),
+            None => (None, String::new()),
+        };
+        let changed = !self.observed || heartbeat(&self.record) != heartbeat(&new);
+        if changed {
+            self.changed_at = now;
+        }
+        self.observed = true;
+        self.record = new;
+        self.resource_version = resource_version;
+        self.confirm(me, margin);
+        changed
+    }
+
+    /// A write of ours is about to be sent.
+    pub fn sending(&mut self, now: Boot, renew_time: Wall, ttl_ms: u64) {
+        if self.attempts.len() == ATTEMPTS {
+            self.attempts.remove(0);
+        }
+        self.attempts.push(Attempt { sent_at: now, renew_time: renew_time.to_string(), ttl_ms });
+    }
+
+    /// All members promised, in answer to a failsafe call sent at `sent_at`, to leave the lock alone for a ttl.
+    pub fn failsafe(&mut self, sent_at: Boot, ttl_ms: u64, margin: &Margin) {
+        self.extend(margin.deadline(sent_at, ttl_ms));
+    }
+
+    /// Our tenure ends now: released, or given up.
+    pub fn end(&mut self) {
+        self.deadline = None;
+        self.confirmed = None;
+        self.attempts.clear();
+    }
+
+    fn confirm(&mut self, me: &Me<'_>, margin: &Margin) {
+        let Some(record) = &self.record else { return };
+        if !mine(record, me) {
+            if record.leader.is_some() {
+                self.deadline = None;
+            }
+            return;
+        }
+        let Some(at) = self.attempts.iter().position(|a| a.renew_time == record.renew_time) else { return };
+        let attempt = self.attempts.drain(..=at).next_back();
+        if let Some(Attempt { sent_at, ttl_ms, .. }) = attempt {
+            self.confirmed = Some(self.confirmed.map_or(sent_at, |c| c.max(sent_at)));
+            self.extend(margin.deadline(sent_at, ttl_ms));
+        }
+    }
+
+    fn extend(&mut self, deadline: Boot) {
+        self.deadline = Some(self.deadline.map_or(deadline, |d| d.max(deadline)));
+    }
+
+    /// Until when our tenure is confirmed.
+    pub fn deadline(&self) -> Option<Boot> {
+        self.deadline
+    }
+
+    /// When the last renewal was sent that is confirmed.
+    pub fn confirmed(&self) -> Option<Boot> {
+        self.confirmed
+    }
+
+    /// The record as last seen.
+    pub fn record(&self) -> Option<&LockRecord> {
+        self.record.as_ref()
+    }
+
+    /// For CAS.
+    pub fn resource_version(&self) -> &str {
+        &self.resource_version
+    }
+
+    /// When the record last changed for us.
+    pub fn changed_at(&self) -> Boot {
+        self.changed_at
+    }
+
+    /// Who may act on it now. `ttl_ms` is used where the record has none.
+    pub fn holder(&self, now: Boot, me: &Me<'_>, ttl_ms: u64, initialized: bool) -> Holder {
+        if !self.observed {
+            return Holder::Unknown;
+        }
+        let Some(record) = &self.record else {
+            let until = if initialized { self.changed_at.plus_ms(ttl_ms) } else { self.changed_at };
+            return Holder::Absent { until };
+        };
+        let Some(leader) = &record.leader else {
+            return Holder::Free { released: true, since: self.changed_at };
+        };
+        if mine(record, me) {
+            return Holder::Me;
+        }
+        // The longer of what its holder wrote and what we are configured with: a shortened ttl must not surprise the holder.
+        let until = self.changed_at.plus_ms(record.ttl_ms.unwrap_or(ttl_ms).max(ttl_ms));
+        if now < until {
+            Holder::Other { name: leader.clone(), until }
+        } else {
+            Holder::Free { released: false, since: until }
+        }
+    }
+}
+
+/// Who we are: a pod, not a name.
+#[derive(Debug, Clone, Copy)]
+pub struct Me<'a> {
+    /// Member name.
+    pub name: &'a str,
+    /// Pod uid.
+    pub uid: &'a str,
+}
+
+/// The record shows this very pod.
+pub fn mine(record: &LockRecord, me: &Me<'_>) -> bool {
+    record.leader.as_deref() == Some(me.name) && record.holder_uid.as_deref() == Some(me.uid)
+}
+
+/// How much earlier than the lock the permit ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Margin;
+
+impl Margin {
+    /// Until when a primary may run whose lock was written with `ttl_ms` by a request sent at `sent_at`.
+    #[allow(clippy::unused_self)] // the margin becomes configurable with the watchdog
+    pub fn deadline(self, sent_at: Boot, ttl_ms: u64) -> Boot {
+        let ttl_us = ttl_ms.saturating_mul(1000);
+        let margin = crate::fence::margin(ttl_us, crate::fence::RHO_PPM, crate::fence::K_US);
+        Boot(sent_at.0.saturating_add(ttl_us).saturating_sub(margin))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: Me<'static> = Me { name: "a", uid: "u1" };
+    const TTL: u64 = 10_000;
+
+    fn record(leader: &str, uid: &str, renew: &str) -> LockRecord {
+        LockRecord {
+            leader: Some(leader.into()),
+            holder_uid: Some(uid.into()),
+            ttl_ms: Some(TTL),
+            renew_time: renew.into(),
+            ..LockRecord::default()
+        }
+    }
+
+    fn at(seconds: u64) -> Boot {
+        Boot(seconds * 1_000_000)
+    }
+
+    #[test]
+    fn the_ttl_counts_from_the_moment_the_record_was_seen_to_change() {
+        let mut lease = Lease::default();
+        lease.observe(at(100), Some((record("b", "u2", "T1"), "1")), &ME, &Margin);
+        lease.observe(at(105), Some((record("b", "u2", "T1"), "2")), &ME, &Margin);
+        assert!(matches!(lease.holder(at(109), &ME, TTL, true), Holder::Other { .. }));
+        assert_eq!(lease.holder(at(110), &ME, TTL, true), Holder::Free { released: false, since: at(110) });
+        lease.observe(at(111), Some((record("b", "u2", "T2"), "3")), &ME, &Margin);
+        assert!(matches!(lease.holder(at(120), &ME, TTL, true), Holder::Other { .. }));
+    }
+
+    #[test]
+    fn our_name_on_another_pod_is_somebody_else() {
+        let mut lease = Lease::default();
+        lease.observe(at(0), Some((record("a", "u0", "T1"), "1")), &ME, &Margin);
+        assert!(matches!(lease.holder(at(9), &ME, TTL, true), Holder::Other { .. }));
+        assert!(matches!(lease.holder(at(10), &ME, TTL, true), Holder::Free { released: false, .. }));
+    }
+
+    #[test]
+    fn a_deadline_comes_from_a_confirmed_attempt_and_counts_from_its_sending() {
+        let mut lease = Lease::default();
+        lease.sending(at(100), Wall(1_000_000), TTL);
+        assert_eq!(lease.deadline(), None);
+        lease.sending(at(102), Wall(2_000_000), TTL);
+        // A read shows the first attempt only: the second one's outcome is unknown and extends nothing.
+        let first = Wall(1_000_000).to_string();
+        lease.observe(at(103), Some((record("a", "u1", &first), "1")), &ME, &Margin);
+        assert_eq!(lease.deadline(), Some(Margin.deadline(at(100), TTL)));
+        let second = Wall(2_000_000).to_string();
+        lease.observe(at(104), Some((record("a", "u1", &second), "2")), &ME, &Margin);
+        assert_eq!(lease.deadline(), Some(Margin.deadline(at(102), TTL)));
+    }
+
+    #[test]
+    fn another_holder_ends_our_tenure() {
+        let mut lease = Lease::default();
+        lease.sending(at(100), Wall(1_000_000), TTL);
+        lease.observe(at(101), Some((record("a", "u1", &Wall(1_000_000).to_string()), "1")), &ME, &Margin);
+        lease.observe(at(102), Some((record("b", "u2", "T9"), "2")), &ME, &Margin);
+        assert_eq!(lease.deadline(), None);
+    }
+
+    #[test]
+    fn an_absent_lock_is_not_a_free_lock() {
+        let mut lease = Lease::default();
+        assert_eq!(lease.holder(at(0), &ME, TTL, true), Holder::Unknown);
+        lease.observe(at(5), None, &ME, &Margin);
+        assert_eq!(lease.holder(at(6), &ME, TTL, true), Holder::Absent { until: at(15) });
+        assert_eq!(lease.holder(at(6), &ME, TTL, false), Holder::Absent { until: at(5) });
+    }
+}

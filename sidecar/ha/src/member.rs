@@ -1,0 +1,103 @@
+//! The members as their pods describe them, and the names that PostgreSQL knows them by.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::effect::Peer;
+use crate::event::Object;
+
+/// One member, from its pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Pod name.
+    pub name: String,
+    /// Pod uid.
+    pub uid: String,
+    /// Pod IP.
+    pub ip: Option<String>,
+    /// The pod is being deleted.
+    pub deleting: bool,
+    /// Its `status` annotation, null without one.
+    pub status: Value,
+}
+
+impl Member {
+    /// From a pod.
+    pub fn from_pod(pod: &Object) -> Self {
+        Self {
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+            ip: pod.ip.clone().filter(|ip| !ip.is_empty()),
+            deleting: pod.deleting,
+            status: pod.annotations.get("status").and_then(|s| serde_json::from_str(s).ok()).unwrap_or(Value::Null),
+        }
+    }
+
+    /// Where its REST API is; none before it has published an api_url and has an address.
+    pub fn peer(&self) -> Option<Peer> {
+        let (host, port) = self.url("api_url")?;
+        Some(Peer { member: self.name.clone(), ip: self.ip.clone()?, port, host })
+    }
+
+    /// Host and port of its PostgreSQL.
+    pub fn postgres(&self) -> Option<(String, u16)> {
+        self.url("conn_url")
+    }
+
+    /// As stored, for the failsafe topology.
+    pub fn api_url(&self) -> Option<&str> {
+        self.status.get("api_url").and_then(Value::as_str)
+    }
+
+    /// Host and port of `scheme://host:port/path`.
+    fn url(&self, key: &str) -> Option<(String, u16)> {
+        let url = self.status.get(key)?.as_str()?;
+        let authority = url.split_once("://")?.1.split('/').next()?;
+        let (host, port) = authority.rsplit_once(':')?;
+        Some((host.to_owned(), port.parse().ok()?))
+    }
+}
+
+/// The name of a member's physical slot, by Patroni's rule: lower case, `-` and `.` become `_`, any other character that a
+/// slot may not have becomes `u` and its code point, cut to 63.
+pub fn slot_name(member: &str) -> String {
+    let mut slot = String::new();
+    for c in member.to_lowercase().chars() {
+        match c {
+            'a'..='z' | '0'..='9' | '_' => slot.push(c),
+            '-' | '.' => slot.push('_'),
+            other => slot.push_str(&format!("u{:04}", u32::from(other))),
+        }
+    }
+    slot.chars().take(63).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slot_names_follow_patroni() {
+        assert_eq!(slot_name("Orders-0.x"), "orders_0_x");
+        assert_eq!(slot_name("a b"), "au0032b");
+        assert_eq!(slot_name(&"a".repeat(80)).len(), 63);
+    }
+
+    #[test]
+    fn urls_are_taken_apart() {
+        let pod = Object {
+            name: "a".into(),
+            ip: Some("10.0.0.1".into()),
+            annotations: [(
+                "status".to_owned(),
+                r#"{"api_url":"https://a.pods.ns.svc:8008/patroni","conn_url":"postgres://a.pods.ns.svc:5432/postgres"}"#
+                    .to_owned(),
+            )]
+            .into(),
+            ..Object::default()
+        };
+        let member = Member::from_pod(&pod);
+        assert_eq!(member.peer().map(|p| (p.host, p.port)), Some(("a.pods.ns.svc".into(), 8008)));
+        assert_eq!(member.postgres(), Some(("a.pods.ns.svc".into(), 5432)));
+    }
+}

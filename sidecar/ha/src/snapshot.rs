@@ -1,0 +1,176 @@
+//! All that a decision may look at. It serializes, so that a recorded one can be replayed: `matriarch-sidecar explain`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Dynamic, SyncMode};
+use crate::effect::{Peer, Upstream};
+use crate::election::Round;
+use crate::event::{DataDir, PeerAnswer, ServerStatus};
+use crate::lease::Holder;
+use crate::member::{Member, slot_name};
+use crate::store::record::{Failover, Initialize, LockRecord, SyncState};
+use crate::types::{Boot, Lsn};
+
+/// A member's knowledge at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The moment.
+    pub now: Boot,
+    /// Our name.
+    pub name: String,
+    /// Our pod.
+    pub uid: String,
+    /// The dynamic configuration in force.
+    pub config: Dynamic,
+    /// Lock objects and pods are being watched.
+    pub store_fresh: bool,
+    /// Who holds the lock.
+    pub holder: Holder,
+    /// The lock as last seen.
+    pub lock: Option<LockRecord>,
+    /// When it last changed for us.
+    pub lock_changed: Boot,
+    /// Until when our tenure is confirmed.
+    pub deadline: Option<Boot>,
+    /// A write of the lock is on its way.
+    pub lock_write_in_flight: bool,
+    /// The `initialize` key.
+    pub initialize: Initialize,
+    /// A wanted switchover.
+    pub failover: Option<Failover>,
+    /// `/sync`.
+    pub sync: SyncState,
+    /// All members, ourselves among them.
+    pub members: Vec<Member>,
+    /// Since when the bootstrapping member has no pod.
+    pub bootstrapper_missing_since: Option<Boot>,
+    /// PostgreSQL here.
+    pub server: Server,
+    /// The one long task.
+    pub task: Option<TaskView>,
+    /// The pod is being stopped.
+    pub terminating: bool,
+    /// We stopped our primary for a switchover and have still to release the lock.
+    pub handing_over: bool,
+    /// The open round of an election.
+    pub round: Option<Round>,
+    /// What the present leader said of itself, asked after it got the lock.
+    pub leader_answer: Option<Result<PeerAnswer, String>>,
+    /// We promised a leader in failsafe to leave the lock alone until then.
+    pub promised_until: Option<Boot>,
+}
+
+/// PostgreSQL of this pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// A supervisor is connected.
+    pub attached: bool,
+    /// The image has PostgreSQL.
+    pub installed: bool,
+    /// A postmaster runs, or has just been spawned.
+    pub running: bool,
+    /// It is or may become primary.
+    pub latched: bool,
+    /// Its last answer since it started.
+    pub status: Option<ServerStatus>,
+    /// The data directory, when it was looked at since the last task or exit.
+    pub dir: Option<DataDir>,
+    /// The upstream that its configuration names; the outer none: not known (attached to a running one).
+    pub upstream: Option<Option<Upstream>>,
+    /// Since when a standby with an upstream does not stream.
+    pub streamless_since: Option<Boot>,
+    /// What is done about a data directory that cannot follow.
+    pub repair: Repair,
+    /// Consecutive failures of starts, and of copies.
+    pub failures: u32,
+    /// No new task before then.
+    pub retry_at: Boot,
+    /// The last failure, for people.
+    pub last_error: Option<String>,
+    /// Roles and database were made after initdb.
+    pub post_bootstrapped: bool,
+}
+
+/// What is done about a data directory that cannot follow the leader.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Repair {
+    /// Nothing known against it.
+    #[default]
+    None,
+    /// It has to be compared with the leader (pg_rewind finds out whether anything is to be done).
+    Rewind,
+    /// It was, and may be started.
+    Rewound,
+    /// Only a new copy helps.
+    Copy,
+}
+
+/// A task in progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskView {
+    /// Which.
+    pub kind: TaskKind,
+    /// Since when.
+    pub since: Boot,
+    /// It was cancelled.
+    pub cancelled: bool,
+}
+
+/// The kinds of [`crate::effect::Task`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum TaskKind {
+    Initdb,
+    PostBootstrap,
+    BaseBackup,
+    Rewind,
+    StartPrimary,
+    StartStandby,
+    Promote,
+    Stop,
+}
+
+impl Snapshot {
+    /// Our tenure is confirmed and has at least `ms` left.
+    pub fn tenure(&self, ms: u64) -> bool {
+        self.holder == Holder::Me && self.deadline.is_some_and(|d| self.now.plus_ms(ms) < d)
+    }
+
+    /// Somebody held the lock once.
+    pub fn ever_held(&self) -> bool {
+        self.lock.as_ref().is_some_and(LockRecord::ever_held)
+    }
+
+    /// Another member by name.
+    pub fn member(&self, name: &str) -> Option<&Member> {
+        self.members.iter().find(|m| m.name == name)
+    }
+
+    /// How to stream from a member.
+    pub fn upstream_of(&self, leader: &str) -> Option<Upstream> {
+        let member = self.member(leader)?;
+        let (host, port) = member.postgres()?;
+        let slot = self.config.use_slots.then(|| slot_name(&self.name));
+        Some(Upstream { member: leader.to_owned(), host, ip: member.ip.clone()?, port, slot })
+    }
+
+    /// Where to ask a member.
+    pub fn peer(&self, name: &str) -> Option<Peer> {
+        self.member(name)?.peer()
+    }
+
+    /// Our position: primary flush, or the larger of received and replayed.
+    pub fn lsn(&self) -> Lsn {
+        self.server.status.as_ref().map_or(Lsn(0), position)
+    }
+
+    /// Quorum rules are in force.
+    pub fn quorum(&self) -> bool {
+        self.config.sync_mode == SyncMode::Quorum
+    }
+}
+
+/// A server's position: primary flush, standby the larger of received and replayed.
+pub fn position(status: &ServerStatus) -> Lsn {
+    if status.in_recovery { status.received.max(status.replayed) } else { status.flush }
+}

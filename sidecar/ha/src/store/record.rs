@@ -1,0 +1,204 @@
+//! What the annotations of the lock objects say: lock, `initialize`, failover, sync. Format: Patroni's Kubernetes store.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::Object;
+use crate::types::{Lsn, Timeline};
+
+/// Which pod holds the lock: `<pod uid>@<acquireTime>`. Patroni leaves it alone.
+pub const HOLDER: &str = "matriarch.dev/holder";
+/// Position of the shutdown checkpoint, `<timeline>@<lsn>`, written when a primary that stopped cleanly releases the lock.
+pub const SHUTDOWN: &str = "matriarch.dev/shutdown";
+/// Who bootstraps: `<pod>@<pod uid>`, while `initialize` is empty.
+pub const BOOTSTRAP: &str = "matriarch.dev/bootstrap";
+/// What came of the last switchover that was not done.
+pub const RESULT: &str = "matriarch.dev/result";
+
+/// The leader lock as it is written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockRecord {
+    /// Holder's name; none: released.
+    pub leader: Option<String>,
+    /// Uid of the holder's pod, when the holder annotation belongs to this acquisition.
+    pub holder_uid: Option<String>,
+    /// ttl in milliseconds as written by the holder.
+    pub ttl_ms: Option<u64>,
+    /// As written; never compared with a clock.
+    pub renew_time: String,
+    /// As written.
+    pub acquire_time: String,
+    /// How often the lock changed hands.
+    pub transitions: u64,
+    /// The primary's position when it last renewed.
+    pub optime: Lsn,
+    /// The failsafe topology: member to api_url.
+    pub failsafe: BTreeMap<String, String>,
+    /// Where the former primary ended, if it stopped cleanly before it released the lock.
+    pub shutdown: Option<(Timeline, Lsn)>,
+}
+
+impl LockRecord {
+    /// Never fails: what cannot be read is absent.
+    pub fn parse(object: &Object) -> Self {
+        let text = |key: &str| object.annotations.get(key).filter(|v| !v.is_empty());
+        let acquire_time = text("acquireTime").cloned().unwrap_or_default();
+        Self {
+            leader: text("leader").cloned(),
+            holder_uid: text(HOLDER)
+                .and_then(|h| h.split_once('@'))
+                .filter(|(_, at)| *at == acquire_time)
+                .map(|(uid, _)| uid.to_owned()),
+            ttl_ms: text("ttl").and_then(|t| t.parse::<u64>().ok()).map(|s| s.saturating_mul(1000)),
+            renew_time: text("renewTime").cloned().unwrap_or_default(),
+            transitions: text("transitions").and_then(|t| t.parse().ok()).unwrap_or(0),
+            optime: Lsn(text("optime").and_then(|t| t.parse().ok()).unwrap_or(0)),
+            failsafe: text("failsafe").and_then(|f| serde_json::from_str(f).ok()).unwrap_or_default(),
+            shutdown: text(SHUTDOWN).and_then(|s| {
+                let (timeline, lsn) = s.split_once('@')?;
+                Some((Timeline(timeline.parse().ok()?), Lsn(lsn.parse().ok()?)))
+            }),
+            acquire_time,
+        }
+    }
+
+    /// Somebody held it once: the cluster is not new.
+    pub fn ever_held(&self) -> bool {
+        !self.acquire_time.is_empty()
+    }
+
+    /// The part whose change proves that the holder lives.
+    pub fn heartbeat(&self) -> (Option<&str>, &str, Option<u64>, &str, u64) {
+        (self.leader.as_deref(), &self.acquire_time, self.ttl_ms, &self.renew_time, self.transitions)
+    }
+}
+
+/// The `initialize` key.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Initialize {
+    /// No such key: nobody has begun.
+    #[default]
+    Absent,
+    /// Somebody bootstraps.
+    Racing {
+        /// `<pod>@<pod uid>` of who does, if it is one of ours.
+        by: Option<(String, String)>,
+    },
+    /// The system identifier.
+    Done(String),
+}
+
+impl Initialize {
+    /// From the `-config` object.
+    pub fn parse(object: Option<&Object>) -> Self {
+        let Some(object) = object else { return Self::Absent };
+        match object.annotations.get("initialize") {
+            None => Self::Absent,
+            Some(text) if text.len() >= 10 && text.bytes().all(|b| b.is_ascii_digit()) => Self::Done(text.clone()),
+            Some(_) => Self::Racing {
+                by: object
+                    .annotations
+                    .get(BOOTSTRAP)
+                    .and_then(|by| by.split_once('@'))
+                    .map(|(pod, uid)| (pod.to_owned(), uid.to_owned())),
+            },
+        }
+    }
+}
+
+/// A wanted switchover or failover.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failover {
+    /// The old leader; none: a manual failover.
+    pub leader: Option<String>,
+    /// The candidate.
+    pub member: Option<String>,
+    /// When; none: now.
+    pub scheduled_at: Option<String>,
+}
+
+impl Failover {
+    /// From the `-failover` object; none when all is empty.
+    pub fn parse(object: Option<&Object>) -> Option<Self> {
+        let object = object?;
+        let text = |key: &str| object.annotations.get(key).filter(|v| !v.is_empty()).cloned();
+        let this = Self { leader: text("leader"), member: text("member"), scheduled_at: text("scheduled_at") };
+        (this.leader.is_some() || this.member.is_some()).then_some(this)
+    }
+}
+
+/// Synchronous replication as the members agreed on it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncState {
+    /// Whose state it is.
+    pub leader: Option<String>,
+    /// Standbys whose votes count, sorted.
+    pub voters: Vec<String>,
+    /// How many votes a candidate needs besides its own.
+    pub quorum: usize,
+}
+
+impl SyncState {
+    /// From the `-sync` object.
+    pub fn parse(object: Option<&Object>) -> Self {
+        let Some(object) = object else { return Self::default() };
+        let text = |key: &str| object.annotations.get(key).filter(|v| !v.is_empty());
+        let mut voters: Vec<String> = text("sync_standby")
+            .map(|names| names.split(',').map(str::trim).filter(|n| !n.is_empty()).map(str::to_owned).collect())
+            .unwrap_or_default();
+        voters.sort();
+        Self {
+            leader: text("leader").cloned(),
+            voters,
+            quorum: text("quorum").and_then(|q| q.parse().ok()).unwrap_or(0),
+        }
+    }
+
+    /// As annotations of a patch.
+    pub fn annotations(&self) -> BTreeMap<String, Option<String>> {
+        let voters = (!self.voters.is_empty()).then(|| self.voters.join(","));
+        BTreeMap::from([
+            ("leader".to_owned(), self.leader.clone()),
+            ("sync_standby".to_owned(), voters),
+            ("quorum".to_owned(), Some(self.quorum.to_string())),
+        ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(annotations: &[(&str, &str)]) -> Object {
+        let annotations = annotations.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Object { annotations, ..Object::default() }
+    }
+
+    #[test]
+    fn a_holder_of_another_acquisition_is_nobody() {
+        let ours = object(&[("leader", "a"), ("acquireTime", "T1"), (HOLDER, "uid-1@T1"), ("ttl", "10")]);
+        assert_eq!(LockRecord::parse(&ours).holder_uid.as_deref(), Some("uid-1"));
+        let patroni_took_over = object(&[("leader", "b"), ("acquireTime", "T2"), (HOLDER, "uid-1@T1")]);
+        assert_eq!(LockRecord::parse(&patroni_took_over).holder_uid, None);
+    }
+
+    #[test]
+    fn initialize_is_valid_only_as_a_system_identifier() {
+        assert_eq!(Initialize::parse(None), Initialize::Absent);
+        assert_eq!(Initialize::parse(Some(&object(&[]))), Initialize::Absent);
+        let racing = object(&[("initialize", ""), (BOOTSTRAP, "a-0@u")]);
+        assert_eq!(
+            Initialize::parse(Some(&racing)),
+            Initialize::Racing { by: Some(("a-0".to_owned(), "u".to_owned())) }
+        );
+        let done = object(&[("initialize", "7411111111111111111")]);
+        assert_eq!(Initialize::parse(Some(&done)), Initialize::Done("7411111111111111111".to_owned()));
+    }
+
+    #[test]
+    fn a_cleared_failover_reads_as_none() {
+        assert_eq!(Failover::parse(Some(&object(&[("leader", ""), ("member", "")]))), None);
+        assert!(Failover::parse(Some(&object(&[("member", "b")]))).is_some());
+    }
+}

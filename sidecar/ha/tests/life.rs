@@ -1,0 +1,178 @@
+//! The life of a cluster, as the core lives it: bootstrap, failures, switchover, outages. Two writable primaries fail any test.
+
+mod world;
+
+use matriarch_ha::event::{Event, Kind, Request};
+use world::World;
+
+const QUORUM: &str = r#"{"ttl":10,"loop_wait":2,"retry_timeout":3,"failsafe_mode":true,"synchronous_mode":"quorum"}"#;
+const ASYNC: &str = r#"{"ttl":10,"loop_wait":2,"retry_timeout":3,"failsafe_mode":true}"#;
+
+fn settled(world: &mut World) -> bool {
+    let Some(leader) = world.leader() else { return false };
+    if world.writable() != [leader.clone()] {
+        return false;
+    }
+    let address = world.objects[&(Kind::Slice, "x-primary".into())].addresses.len() == 1;
+    address
+        && world.nodes.iter().all(|(name, n)| {
+            !n.agent_up
+                || n.finished
+                || *name == leader
+                || (n.db.running && n.db.config.upstream.as_ref().is_some_and(|u| u.member == leader))
+        })
+}
+
+fn bootstrapped(config: &str) -> (World, String) {
+    let mut world = World::new(&["x-0", "x-1", "x-2"], config);
+    world.run_until("bootstrap", 10_000, settled);
+    if config == QUORUM {
+        world.run_until("steady quorum", 10_000, |w| {
+            w.annotation("x-sync", "quorum").as_deref() == Some("1") && {
+                let leader = w.leader().unwrap();
+                w.node(&leader).db.config.sync_names.starts_with("ANY 1")
+                    && w.annotation("x-sync", "sync_standby").is_some_and(|s| s.split(',').count() == 2)
+            }
+        });
+    }
+    world.run(3_000);
+    let leader = world.leader().unwrap();
+    (world, leader)
+}
+
+#[test]
+fn three_members_bootstrap_and_agree() {
+    for config in [ASYNC, QUORUM] {
+        let (world, _) = bootstrapped(config);
+        assert_eq!(world.annotation("x-config", "initialize").as_deref(), Some(world::SYSTEM));
+    }
+}
+
+#[test]
+fn an_idle_cluster_writes_one_renewal_per_loop() {
+    let (mut world, _) = bootstrapped(QUORUM);
+    let version = |w: &World| w.objects.values().map(|o| o.resource_version.parse::<u64>().unwrap()).max().unwrap();
+    let before = version(&world);
+    world.run(60_000);
+    let writes = version(&world) - before;
+    assert!((28..=32).contains(&writes), "{writes} writes in a minute");
+}
+
+#[test]
+fn a_crashed_postmaster_is_started_in_place() {
+    let (mut world, leader) = bootstrapped(QUORUM);
+    world.crash(&leader);
+    let ms = world.run_until("back in place", 5_000, |w| w.writable() == [leader.clone()]);
+    assert!(ms < 300, "{ms} ms");
+    assert_eq!(world.node(&leader).db.data.as_ref().unwrap().timeline, 1);
+}
+
+#[test]
+fn a_dead_agent_is_fenced_before_another_leads() {
+    for config in [ASYNC, QUORUM] {
+        let (mut world, leader) = bootstrapped(config);
+        world.node(&leader).agent_up = false;
+        let old = leader.clone();
+        let ms = world.run_until("a new leader", 14_000, |w| w.writable().first().is_some_and(|p| *p != old));
+        assert!(ms < 12_000, "{ms} ms");
+        // The agent comes back to life and finds another leader: its member rejoins.
+        world.node(&leader).agent_up = true;
+        world.run_until("rejoined", 20_000, settled);
+    }
+}
+
+#[test]
+fn a_switchover_goes_to_the_candidate() {
+    let (mut world, leader) = bootstrapped(QUORUM);
+    let candidate = world.nodes.keys().find(|n| **n != leader).unwrap().clone();
+    let request = Request::Switchover { leader: Some(leader.clone()), candidate: Some(candidate.clone()) };
+    world.push(&leader, 0, Event::Request { id: 7, request });
+    let ms = world.run_until("candidate leads", 5_000, |w| w.writable() == [candidate.clone()]);
+    assert!(ms < 400, "{ms} ms");
+    world.run_until("old leader follows", 10_000, settled);
+    world.run(3_000);
+    assert!(format!("{:?}", world.replies[&7]).contains("Successfully switched over"), "{:?}", world.replies);
+    assert_eq!(world.annotation("x-failover", "member"), None, "the request is cleared");
+}
+
+#[test]
+fn a_switchover_to_nobody_is_refused_with_the_reason() {
+    let (mut world, leader) = bootstrapped(ASYNC);
+    let request = Request::Switchover { leader: Some(leader.clone()), candidate: Some("x-9".into()) };
+    world.push(&leader, 0, Event::Request { id: 7, request });
+    world.run(100);
+    assert!(format!("{:?}", world.replies[&7]).contains("candidate does not exists"));
+    assert_eq!(world.leader(), Some(leader));
+}
+
+#[test]
+fn a_terminating_leader_hands_over() {
+    for config in [ASYNC, QUORUM] {
+        let (mut world, leader) = bootstrapped(config);
+        world.push(&leader, 0, Event::Terminating);
+        let old = leader.clone();
+        let ms = world.run_until("a new leader", 5_000, |w| w.writable().first().is_some_and(|p| *p != old));
+        assert!(ms < 500, "{ms} ms");
+        assert!(world.node(&leader).finished);
+    }
+}
+
+#[test]
+fn the_primary_goes_on_while_the_api_server_is_away_and_all_agree() {
+    let (mut world, leader) = bootstrapped(QUORUM);
+    world.api_down();
+    for _ in 0..30 {
+        world.run(1_000);
+        assert_eq!(world.writable(), [leader.clone()]);
+    }
+    world.api_up = true;
+    world.run(20_000);
+    assert_eq!(world.writable(), [leader]);
+}
+
+#[test]
+fn the_primary_is_fenced_when_a_member_is_missing_in_an_outage() {
+    let (mut world, leader) = bootstrapped(QUORUM);
+    let other = world.nodes.keys().find(|n| **n != leader).unwrap().clone();
+    world.node(&other).agent_up = false;
+    world.api_down();
+    world.run(11_000);
+    assert!(world.writable().is_empty());
+    world.api_up = true;
+    world.run_until("a leader again", 20_000, |w| w.writable().len() == 1);
+}
+
+#[test]
+fn a_candidate_without_votes_never_leads_in_quorum() {
+    let (mut world, leader) = bootstrapped(QUORUM);
+    let others: Vec<String> = world.nodes.keys().filter(|n| **n != leader).cloned().collect();
+    world.node(&leader).agent_up = false;
+    world.node(&others[0]).agent_up = false;
+    world.run(30_000);
+    assert!(world.writable().is_empty());
+    world.node(&others[0]).agent_up = true;
+    world.run_until("two of three elect", 20_000, |w| w.writable().len() == 1);
+}
+
+#[test]
+fn all_members_stopped_at_once_come_back() {
+    for config in [ASYNC, QUORUM] {
+        let (mut world, _) = bootstrapped(config);
+        for name in ["x-0", "x-1", "x-2"] {
+            world.crash(name);
+        }
+        world.run_until("all back", 30_000, settled);
+    }
+}
+
+#[test]
+fn a_wiped_lock_object_does_not_move_the_lead() {
+    let (mut world, leader) = bootstrapped(QUORUM);
+    let object = world.objects.remove(&(Kind::Lock, "x-leader".into())).unwrap();
+    for name in ["x-0", "x-1", "x-2"] {
+        world.push(name, 1, Event::Store(matriarch_ha::event::StoreEvent::Deleted(Kind::Lock, object.clone())));
+    }
+    world.run(30_000);
+    assert_eq!(world.leader(), Some(leader.clone()));
+    assert_eq!(world.writable(), [leader]);
+}

@@ -1,0 +1,567 @@
+//! A small world for tests of the core: members, an API server with CAS and watches, PostgreSQL as a few fields, and time that
+//! only the test moves. Everything takes a moment, nothing is random.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use matriarch_ha::core::{Core, Identity};
+use matriarch_ha::effect::{Change, Effect, Question, Reply, ServerConfig, StoreCall, Task};
+use matriarch_ha::event::*;
+use matriarch_ha::types::{Boot, Lsn, Timeline, Wall};
+
+/// PostgreSQL and supervisor of a member.
+#[derive(Debug, Clone, Default)]
+pub struct Database {
+    pub data: Option<Data>,
+    pub running: bool,
+    pub primary: bool,
+    pub config: ServerConfig,
+    pub permit: Option<Boot>,
+    pub seq: u64,
+}
+
+/// A data directory.
+#[derive(Debug, Clone)]
+pub struct Data {
+    pub timeline: u32,
+    pub lsn: u64,
+    pub standby_signal: bool,
+    pub clean: bool,
+}
+
+pub struct Node {
+    pub core: Core,
+    pub db: Database,
+    pub agent_up: bool,
+    pub wake: Boot,
+    pub finished: bool,
+    pub verdicts: Vec<(u64, String, String)>,
+    task: Option<(u64, Task, Boot)>,
+    watching: BTreeSet<Kind>,
+}
+
+pub struct World {
+    pub now: Boot,
+    pub nodes: BTreeMap<String, Node>,
+    pub objects: BTreeMap<(Kind, String), Object>,
+    pub api_up: bool,
+    pub replies: BTreeMap<u64, Reply>,
+    pub primaries: Vec<(u64, Vec<String>)>,
+    version: u64,
+    queue: VecDeque<(Boot, String, Event)>,
+    asks: BTreeMap<u64, (String, u64, String)>,
+}
+
+pub const SYSTEM: &str = "7411111111111111111";
+
+impl World {
+    pub fn new(members: &[&str], config: &str) -> Self {
+        let mut world = Self {
+            now: Boot(1_000_000_000),
+            nodes: BTreeMap::new(),
+            objects: BTreeMap::new(),
+            api_up: true,
+            replies: BTreeMap::new(),
+            primaries: Vec::new(),
+            version: 100,
+            queue: VecDeque::new(),
+            asks: BTreeMap::new(),
+        };
+        for name in ["x-leader", "x-config", "x-failover", "x-sync"] {
+            world.store(Kind::Lock, name, |_| {});
+        }
+        world.store(Kind::Lock, "x-config", |o| {
+            o.annotations.insert("config".into(), config.into());
+        });
+        world.store(Kind::Slice, "x-primary", |_| {});
+        for name in members {
+            world.add(name);
+        }
+        world
+    }
+
+    pub fn add(&mut self, name: &str) {
+        let ip = format!("10.0.0.{}", self.nodes.len() + 1);
+        self.store(Kind::Pod, name, |o| {
+            o.uid = format!("uid-{name}");
+            o.ip = Some(ip.clone());
+        });
+        let core = Core::new(Identity {
+            name: name.into(),
+            uid: format!("uid-{name}"),
+            ip,
+            leader_object: "x-leader".into(),
+            config_object: "x-config".into(),
+            failover_object: "x-failover".into(),
+            sync_object: "x-sync".into(),
+            slice: Some("x-primary".into()),
+            conn_url: format!("postgres://{name}.x:5432/postgres"),
+            api_url: format!("https://{name}.x:8008/patroni"),
+            role_label: "role".into(),
+            bootstrap_config: serde_json::json!({}),
+        });
+        let node = Node {
+            core,
+            db: Database::default(),
+            agent_up: true,
+            wake: self.now,
+            finished: false,
+            verdicts: Vec::new(),
+            task: None,
+            watching: BTreeSet::new(),
+        };
+        self.nodes.insert(name.into(), node);
+        self.push(name, 1, attached());
+    }
+
+    pub fn node(&mut self, name: &str) -> &mut Node {
+        self.nodes.get_mut(name).unwrap()
+    }
+
+    pub fn push(&mut self, name: &str, after_ms: u64, event: Event) {
+        self.queue.push_back((self.now.plus_ms(after_ms), name.into(), event));
+    }
+
+    /// The API server's write: a new version, and every watcher hears of it.
+    pub fn store(&mut self, kind: Kind, name: &str, change: impl FnOnce(&mut Object)) -> Object {
+        self.version += 1;
+        let object = self.objects.entry((kind, name.into())).or_insert_with(|| Object {
+            name: name.into(),
+            uid: format!("o-{name}"),
+            ..Object::default()
+        });
+        change(object);
+        object.resource_version = self.version.to_string();
+        let object = object.clone();
+        let watchers: Vec<String> =
+            self.nodes.iter().filter(|(_, n)| n.watching.contains(&kind)).map(|(n, _)| n.clone()).collect();
+        for watcher in watchers {
+            self.push(&watcher, 2, Event::Store(StoreEvent::Applied(kind, object.clone())));
+        }
+        object
+    }
+
+    pub fn annotation(&self, name: &str, key: &str) -> Option<String> {
+        self.objects.get(&(Kind::Lock, name.into()))?.annotations.get(key).cloned()
+    }
+
+    pub fn leader(&self) -> Option<String> {
+        self.annotation("x-leader", "leader")
+    }
+
+    pub fn writable(&self) -> Vec<String> {
+        self.nodes.iter().filter(|(_, n)| n.db.running && n.db.primary).map(|(n, _)| n.clone()).collect()
+    }
+
+    /// The API server goes: watches break.
+    pub fn api_down(&mut self) {
+        self.api_up = false;
+        self.end_watches();
+    }
+
+    pub fn end_watches(&mut self) {
+        let names: Vec<String> = self.nodes.keys().cloned().collect();
+        for name in names {
+            for kind in std::mem::take(&mut self.node(&name).watching) {
+                let error = Some(StoreError::Unreachable("refused".into()));
+                self.push(&name, 1, Event::Store(StoreEvent::WatchEnded(kind, error)));
+            }
+        }
+    }
+
+    /// Kills the postmaster.
+    pub fn crash(&mut self, name: &str) {
+        let db = &mut self.node(name).db;
+        db.running = false;
+        db.primary = false;
+        let exited = Event::Exited { pid: 1, how: "signal 9".into(), clean: false, fenced: false };
+        self.push(name, 5, exited);
+    }
+
+    pub fn run(&mut self, ms: u64) {
+        let end = self.now.plus_ms(ms);
+        while self.now < end {
+            self.now = self.now.plus_ms(1);
+            self.postgres();
+            let due: Vec<(Boot, String, Event)> = {
+                let (due, rest): (Vec<_>, Vec<_>) = self.queue.drain(..).partition(|(at, _, _)| *at <= self.now);
+                self.queue = rest.into();
+                due
+            };
+            for (_, name, event) in due {
+                self.deliver(&name, event);
+            }
+            let names: Vec<String> = self.nodes.keys().cloned().collect();
+            for name in names {
+                if self.nodes[&name].wake <= self.now {
+                    self.deliver(&name, Event::Tick);
+                }
+            }
+            let writable = self.writable();
+            if self.primaries.last().map(|(_, w)| w) != Some(&writable) {
+                self.primaries.push((self.now.0 / 1000, writable.clone()));
+            }
+            assert!(writable.len() < 2, "two writable primaries: {writable:?}");
+        }
+    }
+
+    pub fn run_until(&mut self, what: &str, limit_ms: u64, mut done: impl FnMut(&mut Self) -> bool) -> u64 {
+        for ms in 0..limit_ms {
+            if done(self) {
+                return ms;
+            }
+            self.run(1);
+        }
+        for (name, node) in &self.nodes {
+            println!("{name}: {:?} {:#?}", node.db, &node.verdicts[node.verdicts.len().saturating_sub(12)..]);
+        }
+        println!("{:#?}", self.objects);
+        panic!("not in {limit_ms} ms: {what}");
+    }
+
+    fn deliver(&mut self, name: &str, event: Event) {
+        if !self.node(name).agent_up || self.node(name).finished {
+            return;
+        }
+        let now = Now { boot: self.now, wall: Wall(i64::try_from(self.now.0).unwrap()) };
+        let effects = self.node(name).core.handle(now, event);
+        for effect in effects {
+            self.carry_out(name, effect);
+        }
+    }
+
+    /// Log flows, replicas follow, the fence falls.
+    fn postgres(&mut self) {
+        let now = self.now;
+        let names: Vec<String> = self.nodes.keys().cloned().collect();
+        for name in &names {
+            let node = self.node(name);
+            if node.db.running && node.db.primary && node.db.permit.is_some_and(|p| now >= p) {
+                node.db.running = false;
+                node.db.primary = false;
+                node.db.data.as_mut().unwrap().clean = false;
+                let exited = Event::Exited { pid: 1, how: "signal 3".into(), clean: false, fenced: true };
+                self.push(name, 1, exited);
+            }
+            if let Some((id, task, at)) = self.node(name).task.clone()
+                && at <= now
+            {
+                self.node(name).task = None;
+                self.finish(name, id, task);
+            }
+        }
+        let heads: BTreeMap<String, (u32, u64)> = self
+            .nodes
+            .iter()
+            .filter(|(_, n)| n.db.running)
+            .map(|(name, n)| (name.clone(), n.db.data.as_ref().map(|d| (d.timeline, d.lsn)).unwrap()))
+            .collect();
+        for name in names {
+            let node = self.node(&name);
+            let Some(data) = node.db.data.as_mut().filter(|_| node.db.running) else { continue };
+            if node.db.primary {
+                data.lsn += 10;
+            } else if let Some(upstream) = &node.db.config.upstream
+                && let Some((timeline, lsn)) = heads.get(&upstream.member)
+                && *lsn >= data.lsn
+            {
+                (data.timeline, data.lsn) = (*timeline, *lsn);
+            }
+        }
+    }
+
+    fn finish(&mut self, name: &str, id: u64, task: Task) {
+        let now = self.now;
+        let result = match task {
+            Task::Initdb => {
+                self.node(name).db.data = Some(Data { timeline: 1, lsn: 1000, standby_signal: false, clean: true });
+                Ok(())
+            }
+            Task::PostBootstrap => Ok(()),
+            Task::BaseBackup { from } | Task::Rewind { from } => {
+                let source = &self.nodes[&from.member].db;
+                if source.running {
+                    let mut data = source.data.clone().unwrap();
+                    data.standby_signal = true;
+                    self.node(name).db.data = Some(data);
+                    Ok(())
+                } else {
+                    Err(TaskError::Failed("connection refused".into()))
+                }
+            }
+            Task::StartPrimary { config } | Task::StartStandby { config } if self.node(name).db.running => {
+                Err(TaskError::Failed(format!("a postmaster runs already {config:?}")))
+            }
+            Task::StartPrimary { config } => {
+                let db = &mut self.node(name).db;
+                if db.permit.is_none_or(|p| now >= p) {
+                    Err(TaskError::NoPermit)
+                } else {
+                    db.running = true;
+                    db.primary = true;
+                    db.config = config;
+                    db.data.as_mut().unwrap().standby_signal = false;
+                    self.push(name, 0, Event::Started { pid: 1 });
+                    Ok(())
+                }
+            }
+            Task::StartStandby { config } => {
+                let db = &mut self.node(name).db;
+                db.running = true;
+                db.primary = false;
+                db.config = config;
+                db.data.as_mut().unwrap().standby_signal = true;
+                self.push(name, 0, Event::Started { pid: 1 });
+                Ok(())
+            }
+            Task::Promote => {
+                let db = &mut self.node(name).db;
+                if db.permit.is_none_or(|p| now >= p) {
+                    Err(TaskError::NoPermit)
+                } else {
+                    db.primary = true;
+                    let data = db.data.as_mut().unwrap();
+                    data.timeline += 1;
+                    data.standby_signal = false;
+                    Ok(())
+                }
+            }
+            Task::Stop { .. } => {
+                // The shutdown checkpoint goes to every standby that streams.
+                let node = self.node(name);
+                let (was, lsn) = (node.db.primary, node.db.data.as_ref().unwrap().lsn);
+                node.db.running = false;
+                node.db.primary = false;
+                node.db.data.as_mut().unwrap().clean = true;
+                if was {
+                    for other in self.nodes.values_mut().filter(|n| n.db.running) {
+                        if other.db.config.upstream.as_ref().is_some_and(|u| u.member == name) {
+                            other.db.data.as_mut().unwrap().lsn = lsn + 100;
+                        }
+                    }
+                }
+                self.push(name, 0, Event::Exited { pid: 1, how: "exit 0".into(), clean: true, fenced: false });
+                Ok(())
+            }
+        };
+        self.push(name, 0, Event::TaskDone { id, result });
+    }
+
+    fn carry_out(&mut self, name: &str, effect: Effect) {
+        match effect {
+            Effect::Store(call) => self.api(name, call),
+            Effect::Permit { seq, deadline } => {
+                let db = &mut self.node(name).db;
+                assert!(seq > db.seq);
+                db.seq = seq;
+                db.permit = Some(deadline.unwrap_or(Boot(u64::MAX)));
+            }
+            Effect::Inspect { id } => {
+                let found = match &self.node(name).db.data {
+                    None => DataDir::Empty,
+                    Some(d) => DataDir::Present(ControlData {
+                        system_id: SYSTEM.into(),
+                        state: if d.clean { "shut down" } else { "in production" }.into(),
+                        timeline: Timeline(d.timeline),
+                        checkpoint: Lsn(d.lsn),
+                        min_recovery: Lsn(0),
+                        standby_signal: d.standby_signal,
+                    }),
+                };
+                self.push(name, 3, Event::Inspected { id, found });
+            }
+            Effect::Query { id, .. } => {
+                let result = self.status(name);
+                self.push(name, 1, Event::Queried { id, result });
+            }
+            Effect::Change { id, change } => {
+                if let Change::Configure(config) = change {
+                    self.node(name).db.config = config;
+                }
+                self.push(name, 10, Event::Changed { id, result: Ok(()) });
+            }
+            Effect::Task { id, task } => {
+                let takes = match task {
+                    Task::Stop { immediate: false, .. } => 30,
+                    Task::Initdb | Task::BaseBackup { .. } => 500,
+                    _ => 50,
+                };
+                let at = self.now.plus_ms(takes);
+                assert!(self.node(name).task.is_none(), "two tasks");
+                self.node(name).task = Some((id, task, at));
+            }
+            Effect::CancelTask { id } => {
+                self.node(name).task = None;
+                self.push(name, 1, Event::TaskDone { id, result: Err(TaskError::Cancelled) });
+            }
+            Effect::Ask { id, peer, question, timeout_ms } => self.ask(name, id, peer.member, question, timeout_ms),
+            Effect::Reply { id, reply } => match self.asks.remove(&id) {
+                Some((asker, asked, _)) => {
+                    let event = match reply {
+                        Reply::Position(p) => Event::Peer { id: asked, member: name.into(), result: Ok(p) },
+                        Reply::Text { code: 200, .. } => {
+                            Event::FailsafeAnswer { id: asked, member: name.into(), result: Ok(()) }
+                        }
+                        Reply::Text { text, .. } => {
+                            Event::FailsafeAnswer { id: asked, member: name.into(), result: Err(text) }
+                        }
+                    };
+                    self.push(&asker, 1, event);
+                }
+                None => {
+                    self.replies.insert(id, reply);
+                }
+            },
+            Effect::WakeAt(at) => self.node(name).wake = at,
+            Effect::Publish(_) => {}
+            Effect::Verdict { rule, reason } => {
+                let at = self.now.0 / 1000;
+                self.node(name).verdicts.push((at, rule.into(), reason));
+            }
+            Effect::Finish => self.node(name).finished = true,
+            Effect::Exit(why) => panic!("{name} exits: {why}"),
+        }
+    }
+
+    fn status(&self, name: &str) -> Result<ServerStatus, QueryError> {
+        let db = &self.nodes[name].db;
+        let Some(data) = db.data.as_ref().filter(|_| db.running) else { return Err(QueryError::Failed("down".into())) };
+        let upstream = db.config.upstream.as_ref().map(|u| u.member.clone());
+        let streams = |node: &Node, from: &str| {
+            node.db.running && !node.db.primary && node.db.config.upstream.as_ref().is_some_and(|u| u.member == from)
+        };
+        let standbys = self
+            .nodes
+            .iter()
+            .filter(|(_, n)| streams(n, name))
+            .map(|(member, n)| StandbyStatus {
+                member: member.clone(),
+                state: "streaming".into(),
+                sync_state: "quorum".into(),
+                flush: Lsn(n.db.data.as_ref().unwrap().lsn),
+            })
+            .collect();
+        Ok(ServerStatus {
+            in_recovery: !db.primary,
+            system_id: SYSTEM.into(),
+            timeline: Timeline(data.timeline),
+            flush: Lsn(if db.primary { data.lsn } else { 0 }),
+            received: Lsn(if db.primary { 0 } else { data.lsn }),
+            replayed: Lsn(if db.primary { 0 } else { data.lsn }),
+            streaming: !db.primary && upstream.is_some_and(|u| self.nodes.get(&u).is_some_and(|n| n.db.running)),
+            sync_names: db.config.sync_names.clone(),
+            has_conninfo: db.config.upstream.is_some(),
+            standbys,
+            ..ServerStatus::default()
+        })
+    }
+
+    fn ask(&mut self, name: &str, id: u64, member: String, question: Question, timeout_ms: u64) {
+        let silent = |world: &mut Self| {
+            let event = match question {
+                Question::Failsafe { .. } => {
+                    Event::FailsafeAnswer { id, member: member.clone(), result: Err("silent".into()) }
+                }
+                _ => Event::Peer { id, member: member.clone(), result: Err("silent".into()) },
+            };
+            world.push(name, timeout_ms, event);
+        };
+        if !self.nodes.get(&member).is_some_and(|n| n.agent_up) {
+            return silent(self);
+        }
+        let request = match &question {
+            Question::Status => {
+                let result = self.status(&member);
+                let answer = result.map_or_else(
+                    |_| PeerAnswer::default(),
+                    |s| PeerAnswer {
+                        running: true,
+                        primary: !s.in_recovery,
+                        timeline: s.timeline,
+                        lsn: s.flush.max(s.received),
+                        system_id: s.system_id,
+                        ..PeerAnswer::default()
+                    },
+                );
+                return self.push(name, 2, Event::Peer { id, member, result: Ok(answer) });
+            }
+            Question::Election { candidate } => Request::Election { candidate: candidate.clone() },
+            Question::Failsafe { leader, leader_uid } => {
+                Request::Failsafe { leader: leader.clone(), leader_uid: leader_uid.clone() }
+            }
+        };
+        self.version += 1;
+        let request_id = 1_000_000 + self.version;
+        self.asks.insert(request_id, (name.into(), id, member.clone()));
+        self.push(&member, 1, Event::Request { id: request_id, request });
+    }
+
+    fn api(&mut self, name: &str, call: StoreCall) {
+        let unreachable = || StoreError::Unreachable("refused".into());
+        match call {
+            StoreCall::List { id, kind } => {
+                let result = if self.api_up {
+                    let all = self.objects.iter().filter(|((k, _), _)| *k == kind).map(|(_, o)| o.clone()).collect();
+                    self.node(name).watching.insert(kind);
+                    Ok((all, self.version.to_string()))
+                } else {
+                    Err(unreachable())
+                };
+                self.push(name, 2, Event::Store(StoreEvent::Listed { id, kind, result }));
+            }
+            StoreCall::Watch { .. } => {}
+            StoreCall::Get { id, kind, name: object } => {
+                let result = match self.objects.get(&(kind, object)) {
+                    _ if !self.api_up => Err(unreachable()),
+                    Some(o) => Ok(o.clone()),
+                    None => Err(StoreError::NotFound),
+                };
+                self.push(name, 2, Event::Store(StoreEvent::Done { id, result }));
+            }
+            StoreCall::Create { id, kind, name: object, annotations } => {
+                let result = if !self.api_up {
+                    Err(unreachable())
+                } else if self.objects.contains_key(&(kind, object.clone())) {
+                    Err(StoreError::Conflict)
+                } else {
+                    Ok(self.store(kind, &object, |o| o.annotations = annotations))
+                };
+                self.push(name, 2, Event::Store(StoreEvent::Done { id, result }));
+            }
+            StoreCall::Patch(patch) => {
+                let result = match self.objects.get(&(patch.kind, patch.name.clone())) {
+                    _ if !self.api_up => Err(unreachable()),
+                    None => Err(StoreError::NotFound),
+                    Some(o) if patch.resource_version.as_ref().is_some_and(|v| *v != o.resource_version) => {
+                        Err(StoreError::Conflict)
+                    }
+                    Some(_) => Ok(self.store(patch.kind, &patch.name, |o| {
+                        for (map, changes) in [(&mut o.annotations, patch.annotations), (&mut o.labels, patch.labels)] {
+                            for (k, v) in changes {
+                                match v {
+                                    Some(v) => map.insert(k, v),
+                                    None => map.remove(&k),
+                                };
+                            }
+                        }
+                        if let Some(addresses) = patch.addresses {
+                            o.addresses = addresses;
+                        }
+                    })),
+                };
+                self.push(name, 2, Event::Store(StoreEvent::Done { id: patch.id, result }));
+            }
+        }
+    }
+}
+
+pub fn attached() -> Event {
+    Event::Attached(Attached {
+        instance: "i".into(),
+        postmaster: None,
+        latched: false,
+        deadline: None,
+        permit_seq: 0,
+        terminating: false,
+        version: Some("15.1".into()),
+    })
+}
