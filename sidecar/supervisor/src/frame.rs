@@ -64,6 +64,7 @@ impl Decoder {
 
     /// The next message, or none before more bytes have arrived. After [`FrameError::Decode`] the frame is skipped
     /// and the next one can be read; after [`FrameError::TooLong`] nothing can.
+    #[allow(clippy::should_implement_trait, reason = "an iterator has one type of item and no errors")]
     pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         let rest = &self.buffer[self.read..];
         let Some((head, body)) = rest.split_first_chunk::<HEAD>() else { return Ok(None) };

@@ -1,3 +1,99 @@
-//! See the package description.
+//! `matriarch-supervisor`: process 1 of the postgres container.
+//!
+//! One thread and one `poll` loop. Whatever can wait for a disk or another process happens in children, so that the
+//! fence closes in time whatever else hangs. See [`supervisor`].
 
-fn main() {}
+mod child;
+mod connection;
+mod event_loop;
+mod files;
+mod job;
+mod launch;
+mod log;
+mod paths;
+mod pidfile;
+mod processes;
+mod programs;
+mod stopping;
+mod supervisor;
+mod sys;
+#[cfg(test)]
+mod test_dir;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::event_loop::RunError;
+use crate::supervisor::Options;
+
+const USAGE: &str = "usage: matriarch-supervisor run --volume DIR --socket PATH --agent-uid UID
+  --volume     the data volume: all file operations stay below it
+  --socket     the unix socket to listen on
+  --agent-uid  the only user that may connect";
+
+/// Why the program ends with an error.
+#[derive(Debug, thiserror::Error)]
+enum MainError {
+    #[error("{0}\n{USAGE}")]
+    Usage(String),
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    let result = match args.next().and_then(|first| first.into_string().ok()).as_deref() {
+        Some(job::COMMAND) => return ExitCode::from(job::main()),
+        Some("run") => options(args).and_then(|options| Ok(event_loop::run(options)?)),
+        Some("--version" | "-V") => {
+            println!("matriarch-supervisor {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        _ => Err(MainError::Usage("a command is missing".to_owned())),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("matriarch-supervisor: {}", chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn options(mut args: impl Iterator<Item = OsString>) -> Result<Options, MainError> {
+    let (mut volume, mut socket, mut agent_uid) = (None, None, None);
+    while let Some(name) = args.next() {
+        let name = name.to_string_lossy().into_owned();
+        let value = args.next().ok_or_else(|| MainError::Usage(format!("{name} needs a value")))?;
+        match name.as_str() {
+            "--volume" => volume = Some(PathBuf::from(value)),
+            "--socket" => socket = Some(PathBuf::from(value)),
+            "--agent-uid" => agent_uid = value.to_str().and_then(|uid| uid.parse().ok()),
+            _ => return Err(MainError::Usage(format!("{name} is unknown"))),
+        }
+    }
+    let missing = |name: &str| MainError::Usage(format!("{name} is missing or wrong"));
+    Ok(Options {
+        volume: volume
+            .filter(|volume| volume.is_absolute())
+            .map(|volume| volume.components().collect())
+            .ok_or_else(|| missing("--volume"))?,
+        socket: socket.ok_or_else(|| missing("--socket"))?,
+        agent_uid: agent_uid.ok_or_else(|| missing("--agent-uid"))?,
+    })
+}
+
+/// An error with all of its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}

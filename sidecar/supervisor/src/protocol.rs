@@ -38,11 +38,11 @@ pub enum Request {
         protocol: u32,
         /// `/proc/sys/kernel/random/boot_id` as the agent sees it: clocks are only comparable when equal.
         boot_id: String,
-        /// CLOCK_BOOTTIME of the agent, in microseconds, when it sent this.
+        /// `CLOCK_BOOTTIME` of the agent, in microseconds, when it sent this.
         now_us: u64,
     },
-    /// A primary may run until `deadline_us` (CLOCK_BOOTTIME, microseconds). Answered at once, without I/O.
-    /// A permit whose `seq` is not above every earlier one of this connection's agent is refused.
+    /// A primary may run until `deadline_us` (`CLOCK_BOOTTIME`, microseconds). Answered at once, without I/O.
+    /// A permit whose `seq` is not above every earlier one is refused; an agent goes on from [`Status::permit_seq`].
     Permit {
         /// Grows with every permit.
         seq: u64,
@@ -66,13 +66,14 @@ pub enum Request {
         timeout_ms: u64,
     },
     /// Sets the latch, then asks the running standby to promote (as `pg_ctl promote -W` does). Refused without a
-    /// permit that still holds.
+    /// permit that still holds. May be asked again.
     Promote,
     /// SIGHUP to the postmaster.
     Reload,
     /// Runs a program of PostgreSQL's bin folder; output comes as [`Message::Output`], the end as [`Answer::Done`].
     Run(Run),
-    /// Kills the process group of a running [`Request::Run`] (its answer still comes) by SIGTERM, then SIGKILL.
+    /// Kills the process group of a running [`Request::Run`] (its answer still comes) by SIGTERM, then SIGKILL. Ends a
+    /// hanging file operation as well.
     Cancel {
         /// Id of the call that started it.
         call: u64,
@@ -277,7 +278,7 @@ pub struct Hello {
     pub instance: String,
     /// Boot id as the supervisor sees it.
     pub boot_id: String,
-    /// CLOCK_BOOTTIME in microseconds.
+    /// `CLOCK_BOOTTIME` in microseconds.
     pub now_us: u64,
     /// The folder of PostgreSQL's programs; none: the image has no PostgreSQL.
     pub bin_dir: Option<PathBuf>,
@@ -296,12 +297,27 @@ pub struct Status {
     pub last_exit: Option<Exited>,
     /// The latch: the running postmaster is or may become primary.
     pub latched: bool,
-    /// When the fence closes; none: lifted.
+    /// When the fence closes; none: lifted; 0: no permit was ever given.
     pub deadline_us: Option<u64>,
     /// Highest sequence number of a permit.
     pub permit_seq: u64,
     /// SIGTERM was received.
     pub terminating: bool,
+    /// Programs that run, of this agent or of one before it: they go on when an agent goes, and keep the directory that
+    /// they write into locked. [`Request::Cancel`] ends them by the call's id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<Tool>,
+}
+
+/// A running program of PostgreSQL's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tool {
+    /// Id of the call that started it, on the connection of its time.
+    pub call: u64,
+    /// Its name.
+    pub program: String,
+    /// The directory that it writes into.
+    pub data_dir: Option<PathBuf>,
 }
 
 /// A postmaster, identified so that a recycled pid is never taken for it.
@@ -313,7 +329,7 @@ pub struct Postmaster {
     pub start_ticks: u64,
     /// As what it was started.
     pub role: StartRole,
-    /// CLOCK_BOOTTIME when it was started, microseconds.
+    /// `CLOCK_BOOTTIME` when it was started, microseconds.
     pub started_us: u64,
 }
 
@@ -328,7 +344,7 @@ pub struct Exited {
     pub signal: Option<i32>,
     /// The fence stopped it.
     pub fenced: bool,
-    /// CLOCK_BOOTTIME when waitpid had nothing left, microseconds.
+    /// `CLOCK_BOOTTIME` when waitpid had nothing left, microseconds.
     pub at_us: u64,
 }
 

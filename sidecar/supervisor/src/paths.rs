@@ -1,0 +1,123 @@
+//! Which paths file operations may touch: below the data volume, also when a link is on the way.
+
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+/// Why a path is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum PathError {
+    /// As it is written.
+    #[error("{path} is not an absolute path below {volume} without `..`")]
+    Outside {
+        /// The path.
+        path: PathBuf,
+        /// The volume.
+        volume: PathBuf,
+    },
+    /// Where it leads.
+    #[error("{path} leads to {real}, which is outside of {volume}")]
+    LeadsOutside {
+        /// The path.
+        path: PathBuf,
+        /// What its links lead to.
+        real: PathBuf,
+        /// The volume.
+        volume: PathBuf,
+    },
+    /// The operating system said no.
+    #[error("cannot resolve {path}")]
+    Resolve {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Checks how a path is written, without I/O, and gives it back without double and closing slashes.
+pub fn written(volume: &Path, path: &Path) -> Result<PathBuf, PathError> {
+    let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    let clean: PathBuf = path.components().collect();
+    if plain && path.is_absolute() && clean.starts_with(volume) && clean != volume && !has_zero(&clean) {
+        Ok(clean)
+    } else {
+        Err(PathError::Outside { path: path.to_owned(), volume: volume.to_owned() })
+    }
+}
+
+fn has_zero(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().contains(&0)
+}
+
+/// The folder of `path` with every link resolved, and the last name as it is written: where an operation on the name
+/// itself (write, remove, rename) happens.
+pub fn name_in(volume: &Path, path: &Path) -> Result<PathBuf, PathError> {
+    let clean = written(volume, path)?;
+    let outside = || PathError::Outside { path: path.to_owned(), volume: volume.to_owned() };
+    let (folder, name) = clean.parent().zip(clean.file_name()).ok_or_else(outside)?;
+    Ok(resolve(volume, folder)?.join(name))
+}
+
+/// `path` with every link resolved, the last one as well: where something is read or works.
+pub fn target_of(volume: &Path, path: &Path) -> Result<PathBuf, PathError> {
+    resolve(volume, &written(volume, path)?)
+}
+
+/// Resolves what exists of `path`; what does not exist yet cannot be a link.
+fn resolve(volume: &Path, path: &Path) -> Result<PathBuf, PathError> {
+    let failed = |source| PathError::Resolve { path: path.to_owned(), source };
+    let root = volume.canonicalize().map_err(failed)?;
+    let mut missing = Vec::new();
+    let mut there = path;
+    let real = loop {
+        match there.canonicalize() {
+            Ok(real) => break real,
+            // A dangling link has a name although it leads nowhere: what is written through it would land elsewhere.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && there.symlink_metadata().is_err() => {
+                let (Some(parent), Some(name)) = (there.parent(), there.file_name()) else { return Err(failed(error)) };
+                missing.push(name);
+                there = parent;
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    };
+    if !real.starts_with(&root) {
+        return Err(PathError::LeadsOutside { path: path.to_owned(), real, volume: volume.to_owned() });
+    }
+    Ok(missing.iter().rev().fold(real, |path, name| path.join(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_dir::TestDir;
+
+    #[test]
+    fn only_plain_paths_below_the_volume() {
+        let volume = Path::new("/v");
+        assert_eq!(written(volume, Path::new("/v/pg//data/")).unwrap(), Path::new("/v/pg/data"));
+        for path in ["/v", "/v/", "/", "/w/x", "/vv/x", "v/x", "x", "", "/v/../etc/passwd", "/v/a/../b", "/v/a\0b"] {
+            assert!(written(volume, Path::new(path)).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn links_do_not_lead_out() {
+        let dir = TestDir::new();
+        let volume = dir.path().join("volume");
+        std::fs::create_dir_all(volume.join("real")).unwrap();
+        std::fs::create_dir(dir.path().join("outside")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("outside"), volume.join("out")).unwrap();
+        std::os::unix::fs::symlink(volume.join("real"), volume.join("in")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("nowhere"), volume.join("dangling")).unwrap();
+        let root = volume.canonicalize().unwrap();
+        assert_eq!(target_of(&volume, &volume.join("in")).unwrap(), root.join("real"));
+        assert_eq!(name_in(&volume, &volume.join("in/new/file")).unwrap(), root.join("real/new/file"));
+        assert!(matches!(target_of(&volume, &volume.join("out")), Err(PathError::LeadsOutside { .. })));
+        assert!(matches!(name_in(&volume, &volume.join("out/x")), Err(PathError::LeadsOutside { .. })));
+        assert!(target_of(&volume, &volume.join("dangling")).is_err());
+        assert!(name_in(&volume, &volume.join("dangling/x")).is_err());
+        // The link itself may be removed or replaced.
+        assert_eq!(name_in(&volume, &volume.join("out")).unwrap(), root.join("out"));
+    }
+}
