@@ -65,6 +65,11 @@ pub enum Event {
         /// Fine, or why not.
         result: Result<(), TaskError>,
     },
+    /// Which parameters of the configuration PostgreSQL cannot use was looked at again.
+    Parameters {
+        /// Name to a sentence that says what to do; empty: all can be used.
+        invalid: BTreeMap<String, String>,
+    },
     /// A peer answered a probe, or did not.
     Peer {
         /// Id of the effect.

@@ -23,11 +23,6 @@ impl Core {
         }
     }
 
-    /// Why parameters cannot be used, as PostgreSQL said (from the driver).
-    pub fn set_invalid_parameters(&mut self, invalid: BTreeMap<String, String>) {
-        self.invalid_parameters = invalid;
-    }
-
     fn state(&self) -> &'static str {
         match self.task.as_ref().map(|(_, _, view)| view.kind) {
             Some(TaskKind::Initdb) => "initializing new cluster",
