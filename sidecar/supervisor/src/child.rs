@@ -146,7 +146,7 @@ impl Child {
                     while let Ok(Some(outcome)) = channel.decoder.next() {
                         match outcome {
                             Outcome::Executing => channel.executing = true,
-                            Outcome::Answer(answer) => self.answer = Some(answer),
+                            Outcome::Answer(answer) => self.answer = Some(*answer),
                         }
                     }
                 }

@@ -215,6 +215,7 @@ mod tests {
     use super::*;
     use crate::test_dir::TestDir;
 
+    #[allow(clippy::needless_pass_by_value, reason = "reads better")]
     fn do_it(dir: &TestDir, op: FileOp) -> Answer {
         run(dir.path(), &op).unwrap_or_else(|error| error.answer())
     }

@@ -31,7 +31,7 @@ pub enum Job {
         /// What to do.
         op: FileOp,
     },
-    /// Leave the file that tells PostgreSQL to promote, as pg_ctl does.
+    /// Leave the file that tells PostgreSQL to promote, as `pg_ctl` does.
     AskPromotion {
         /// Nothing outside of it.
         volume: PathBuf,
@@ -67,7 +67,7 @@ pub enum Outcome {
     /// All is ready: the program is executed next. The end of the stream then says that it runs.
     Executing,
     /// It came to this.
-    Answer(Answer),
+    Answer(Box<Answer>),
 }
 
 /// The child's whole life. The exit code tells nothing; the answer does.
@@ -85,7 +85,7 @@ pub fn main() -> u8 {
         Some(Job::AskPromotion { volume, data_dir }) => launch::ask_promotion(&volume, &data_dir),
         None => return 1,
     };
-    u8::from(!tell(&mut socket, Outcome::Answer(outcome)))
+    u8::from(!tell(&mut socket, &Outcome::Answer(Box::new(outcome))))
 }
 
 fn receive(socket: &mut UnixStream) -> Option<Job> {
@@ -103,9 +103,9 @@ fn receive(socket: &mut UnixStream) -> Option<Job> {
 }
 
 /// Sends one outcome.
-pub fn tell(socket: &mut UnixStream, outcome: Outcome) -> bool {
-    let frame = frame::encode(&outcome).or_else(|error| {
-        frame::encode(&Outcome::Answer(Answer::Refused { kind: Refusal::Io, message: error.to_string() }))
+pub fn tell(socket: &mut UnixStream, outcome: &Outcome) -> bool {
+    let frame = frame::encode(outcome).or_else(|error| {
+        frame::encode(&Outcome::Answer(Box::new(Answer::Refused { kind: Refusal::Io, message: error.to_string() })))
     });
     frame.is_ok_and(|frame| socket.write_all(&frame).is_ok())
 }

@@ -89,7 +89,7 @@ fn try_become(launch: &Launch, socket: &mut UnixStream) -> Result<std::convert::
     let stdin = if launch.stdin.is_empty() { Stdio::null() } else { Stdio::from(in_memory(&launch.stdin)?) };
     let mut command = Command::new(&launch.program);
     command.args(args).env_clear().envs(&launch.env).stdin(stdin);
-    tell(socket, Outcome::Executing);
+    tell(socket, &Outcome::Executing);
     let source = command.exec();
     Err(LaunchError::Execute { program: launch.program.clone(), source })
 }

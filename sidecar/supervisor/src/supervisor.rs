@@ -104,6 +104,11 @@ fn fenced(error: FenceError) -> Answer {
     refused(kind, error.to_string())
 }
 
+fn no_postgres() -> Answer {
+    let path = std::env::var("PATH").unwrap_or_default();
+    refused(Refusal::NotFound, format!("the image has no PostgreSQL: no `postgres` in PATH ({path})"))
+}
+
 impl Supervisor {
     /// Looks around.
     pub fn new(options: Options) -> io::Result<Self> {
@@ -362,7 +367,7 @@ impl Supervisor {
             let pid = running.postmaster.pid;
             return Some(refused(Refusal::WrongState, format!("a postmaster runs or is ending: process {pid}")));
         }
-        let Some(bin_dir) = &self.bin_dir else { return Some(self.no_postgres()) };
+        let Some(bin_dir) = &self.bin_dir else { return Some(no_postgres()) };
         let data_dir = match paths::written(&self.options.volume, &start.data_dir) {
             Ok(data_dir) => data_dir,
             Err(error) => return Some(refused(Refusal::Invalid, error.to_string())),
@@ -416,19 +421,14 @@ impl Supervisor {
         None
     }
 
-    fn no_postgres(&self) -> Answer {
-        let path = std::env::var("PATH").unwrap_or_default();
-        refused(Refusal::NotFound, format!("the image has no PostgreSQL: no `postgres` in PATH ({path})"))
-    }
-
     /// The running postmaster, if it listens to `signal`: before its handlers are there, a signal would end it.
-    fn listening(&self, signal: Signal) -> Result<&Running, Answer> {
+    fn listening(&self, signal: Signal) -> Result<&Running, &'static str> {
         let running = self.running.as_ref().filter(|running| running.ended.is_none());
-        let running = running.ok_or_else(|| refused(Refusal::WrongState, "no postmaster runs"))?;
+        let running = running.ok_or("no postmaster runs")?;
         if running.executed && processes::catches(running.pid(), signal as i32) {
             Ok(running)
         } else {
-            Err(refused(Refusal::WrongState, "the postmaster is only just starting"))
+            Err("the postmaster is only just starting")
         }
     }
 
@@ -439,7 +439,7 @@ impl Supervisor {
         let data_dir = match self.listening(Signal::SIGUSR1) {
             Ok(running) if running.postmaster.role == StartRole::Standby => running.data_dir.clone(),
             Ok(_) => return Some(refused(Refusal::WrongState, "it was started as primary")),
-            Err(answer) => return Some(answer),
+            Err(why) => return Some(refused(Refusal::WrongState, why)),
         };
         if let Err(error) = self.fence.promoting(now) {
             return Some(fenced(error));
@@ -454,7 +454,7 @@ impl Supervisor {
                 sys::signal(running.pid(), Signal::SIGHUP);
                 Answer::Ok
             }
-            Err(answer) => answer,
+            Err(why) => refused(Refusal::WrongState, why),
         }
     }
 
@@ -462,7 +462,7 @@ impl Supervisor {
         if let Some(why) = programs::refused(&run) {
             return Some(refused(Refusal::Invalid, why));
         }
-        let Some(bin_dir) = &self.bin_dir else { return Some(self.no_postgres()) };
+        let Some(bin_dir) = &self.bin_dir else { return Some(no_postgres()) };
         let lock = programs::writes_into(&run);
         if let Some(data_dir) = &lock
             && let Err(error) = paths::written(&self.options.volume, data_dir)
@@ -632,7 +632,8 @@ impl Supervisor {
                 }
                 let answer = match child.answer {
                     Some(refusal) => refusal,
-                    None if child.executed => Answer::Done { code, signal },
+                    // Cancelled before it ran is cancelled as well.
+                    None if child.executed || signal.is_some() => Answer::Done { code, signal },
                     None => unanswered(),
                 };
                 self.reply(child.caller, answer);
@@ -643,7 +644,7 @@ impl Supervisor {
                 if answer == Answer::Ok {
                     match self.listening(Signal::SIGUSR1) {
                         Ok(running) => sys::signal(running.pid(), Signal::SIGUSR1),
-                        Err(refusal) => answer = refusal,
+                        Err(why) => answer = refused(Refusal::WrongState, why),
                     }
                 }
                 self.reply(child.caller, answer);

@@ -122,13 +122,9 @@ pub fn lock_path(data_dir: &Path) -> PathBuf {
 /// as any copy of the descriptor, in whichever process.
 pub fn lock(path: &Path, create: bool) -> io::Result<Option<File>> {
     let file = OpenOptions::new().read(true).write(true).create(create).truncate(false).mode(0o600).open(path)?;
-    let whole = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
+    let short = |constant| libc::c_short::try_from(constant).map_err(io::Error::other);
+    let whole =
+        libc::flock { l_type: short(libc::F_WRLCK)?, l_whence: short(libc::SEEK_SET)?, l_start: 0, l_len: 0, l_pid: 0 };
     match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole)) {
         Ok(_) => Ok(Some(file)),
         Err(Errno::EAGAIN | Errno::EACCES) => Ok(None),

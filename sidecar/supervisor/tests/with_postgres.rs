@@ -1,6 +1,7 @@
 //! The supervisor with a real PostgreSQL. Needs `initdb` and `psql` in PATH or in Debian's folder; run as root it also
 //! needs a user `postgres` and setpriv. `MATRIARCH_REQUIRE_POSTGRES=1` makes a missing one a failure. Prints what it
 //! measured: `cargo test -p matriarch-supervisor --test with_postgres -- --nocapture`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by it")]
 
 mod common;
 
@@ -18,7 +19,9 @@ fn bin_dir() -> Option<PathBuf> {
     if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
         dirs.extend(versions.flatten().map(|version| version.path().join("bin")));
     }
-    dirs.into_iter().find(|dir| dir.join("initdb").exists() && dir.join("postgres").exists())
+    // A link in PATH leads to the folder that has all of them.
+    let mut found = dirs.iter().filter_map(|dir| Some(dir.join("postgres").canonicalize().ok()?.parent()?.to_owned()));
+    found.find(|dir| dir.join("initdb").exists() && dir.join("psql").exists())
 }
 
 /// A supervisor with an initialized data directory, or none where there is no PostgreSQL.
@@ -64,7 +67,6 @@ impl World {
             "listen_addresses=".to_owned(),
             "fsync=off".to_owned(),
             "shared_buffers=8MB".to_owned(),
-            "max_connections=20".to_owned(),
         ];
         Start {
             args: settings.into_iter().flat_map(|setting| ["-c".to_owned(), setting]).collect(),
@@ -338,7 +340,9 @@ fn two_supervisors_never_run_one_directory() {
     let busy = world.left();
     assert!(!busy.is_empty(), "the session that computes has not noticed");
     assert_eq!(refusal(&second.call(Request::Start(world.server(StartRole::Primary)))), Refusal::Locked);
-    busy.into_iter().for_each(|pid| send_signal(pid, Signal::KILL));
+    for pid in busy {
+        send_signal(pid, Signal::KILL);
+    }
     until("they are gone", 5, || world.left().is_empty().then_some(()));
     second.started(world.server(StartRole::Primary));
     world.accepts();

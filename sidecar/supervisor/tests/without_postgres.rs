@@ -1,4 +1,5 @@
 //! The supervisor with a shell script in PostgreSQL's place: fast, and rougher than PostgreSQL ever is.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by it")]
 
 mod common;
 
@@ -43,10 +44,11 @@ case "$1" in
 esac
 "#;
 
+static ONCE: std::sync::Once = std::sync::Once::new();
+
 /// A supervisor whose PATH has the fakes first, and a data directory that looks like one.
 fn world(setup: Setup) -> World {
     let bin = std::env::temp_dir().join(format!("supervisor-fakes-{}", std::process::id()));
-    static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         std::fs::create_dir_all(&bin).unwrap();
         for (name, text) in [("postgres", FAKE_POSTGRES), ("initdb", TOOL), ("psql", TOOL)] {

@@ -271,7 +271,7 @@ impl Client {
 
     /// Takes what comes; false: the connection ended.
     pub fn pump(&mut self) -> bool {
-        let mut buffer = [0; 65536];
+        let mut buffer = [0; 16384];
         match self.stream.read(&mut buffer) {
             Ok(0) => return false,
             Ok(length) => self.decoder.push(&buffer[..length]),
