@@ -1,0 +1,69 @@
+# The only entry: `make` lists what there is. CI calls the same targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+E2E := cargo run --quiet --package matriarch-e2e --
+NAME ?= dev
+NODES ?= 1
+
+.PHONY: help
+help: ## This list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: deps ## A real Kubernetes here, three PostgreSQL, the primary killed, a new one: with words (about 3 minutes, 15 the first time)
+	$(E2E) demo
+
+.PHONY: test
+test: deps fmt-check lint unit scenarios ## Everything that CI runs: format, lints, unit tests, generated files, scenarios on a real cluster
+
+.PHONY: test-full
+test-full: deps fmt-check lint unit ## Everything, on every PostgreSQL major, with the long faults; writes docs/measured.md
+	for major in 15 16 18; do $(E2E) test --postgres $$major --report docs/measured-$$major.md; done
+
+.PHONY: deps
+deps: ## Install what is needed: packages, Kubernetes from Go modules, images (nothing to do the second time)
+	@./hack/packages.sh
+	@$(E2E) deps
+
+.PHONY: scenarios
+scenarios: ## Only the scenarios on a real cluster (FILTER=name for some)
+	$(E2E) test $(if $(FILTER),--filter $(FILTER)) $(ARGS)
+
+.PHONY: unit
+unit: ## Unit tests, with real PostgreSQL where a test needs one; stale generated files fail here
+	MATRIARCH_REQUIRE_POSTGRES=1 cargo test --workspace --quiet
+
+.PHONY: fmt
+fmt: ## Format the code
+	cargo fmt --all
+
+.PHONY: fmt-check
+fmt-check: ## Is the code formatted?
+	cargo fmt --all -- --check
+
+.PHONY: lint
+lint: ## clippy, warnings are errors
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+
+.PHONY: generate
+generate: ## Make the generated files anew: CRD, RBAC, rules
+	cargo run --quiet --package matriarch-crds --example generate
+	MATRIARCH_GENERATE=1 cargo test --quiet --package matriarch-ha rules::
+	MATRIARCH_GENERATE=1 cargo test --quiet --package matriarch-operator
+
+.PHONY: images
+images: deps ## Build our images (static binaries, FROM scratch)
+	$(E2E) cluster load-images --name $(NAME)
+
+.PHONY: cluster-up
+cluster-up: deps ## A Kubernetes on this machine (NAME=dev NODES=1); prints the KUBECONFIG line
+	$(E2E) cluster up --name $(NAME) --nodes $(NODES)
+
+.PHONY: cluster-down
+cluster-down: ## Remove it: every process, mount, cgroup and namespace, also after a crash
+	$(E2E) cluster down --name $(NAME)
+
+.PHONY: clean
+clean: ## Remove build output (the caches outside the work tree stay)
+	cargo clean
