@@ -1,8 +1,10 @@
 //! The agent: everything between the pure core ([`matriarch_ha`]) and the world.
 
+pub mod agent;
 pub mod api;
 pub mod config;
 pub mod driver;
+pub mod install;
 pub mod peers;
 pub mod postgres;
 pub mod store;

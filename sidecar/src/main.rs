@@ -1,3 +1,81 @@
-//! See the package description.
+//! The agent's command line.
 
-fn main() {}
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use matriarch_sidecar::{agent, install};
+use tracing_subscriber::EnvFilter;
+
+/// Keeps the PostgreSQL of this pod highly available.
+#[derive(Parser)]
+#[command(name = "matriarch-sidecar", version)]
+struct Arguments {
+    /// What is logged, in tracing's words: `info`, `matriarch_sidecar=debug` …
+    #[arg(long, global = true, env = "MATRIARCH_LOG", default_value = "info")]
+    log: String,
+    /// One JSON object a line, or text; by default text on a terminal.
+    #[arg(long, global = true, env = "MATRIARCH_LOG_FORMAT", value_enum)]
+    log_format: Option<Format>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Json,
+    Text,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Copies this program and the supervisor into a folder.
+    Install {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// Runs the agent.
+    Run {
+        /// Its configuration.
+        config: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    log(&arguments);
+    let done = match arguments.command {
+        Command::Install { dir } => install::install(&dir).map_err(anyhow::Error::from),
+        Command::Run { config } => run(&config),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One thread does it all: the work is waiting, and every thread would cost memory in every pod.
+fn run(config: &std::path::Path) -> anyhow::Result<()> {
+    // Fails only if it was done already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build()?;
+    let done = runtime.block_on(agent::run(config));
+    // Nothing that still runs may keep us.
+    runtime.shutdown_background();
+    done
+}
+
+fn log(arguments: &Arguments) {
+    let filter = EnvFilter::try_new(&arguments.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    let terminal = std::io::stderr().is_terminal();
+    let format = arguments.log_format.unwrap_or(if terminal { Format::Text } else { Format::Json });
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        Format::Json => subscriber.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
+        Format::Text => subscriber.with_ansi(terminal).init(),
+    }
+}

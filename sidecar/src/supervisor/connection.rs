@@ -137,6 +137,14 @@ async fn serve(
     let heartbeat = calls.downgrade();
     {
         let Some(shared) = shared.upgrade() else { return Error::Closed };
+        // Nobody waits for what an agent before us left running, and it keeps its directory locked. Ids of heartbeats and of
+        // these are 0: their answers are not waited for.
+        for tool in &hello.status.tools {
+            tracing::warn!(program = %tool.program, "ending a program that an agent before this one left running");
+            if let Ok(frame) = encode(&Call { id: 0, request: Request::Cancel { call: tool.call } }) {
+                let _ = calls.send(frame);
+            }
+        }
         let mut state = shared.state();
         state.next_id = state.next_id.max(1);
         state.line = Some(Line { urgent, calls });
@@ -203,6 +211,10 @@ async fn write(
 fn receive(shared: &Shared, message: Message) {
     match message {
         Message::Reply { id, answer } => {
+            if let Answer::Started { postmaster } = &answer {
+                // Here, where no `Exited` can overtake it.
+                let _ = shared.events.send(Event::Started { pid: postmaster.pid });
+            }
             let pending = shared.state().pending.remove(&id);
             if let Some(pending) = pending {
                 let was_run = pending.output.is_some();

@@ -155,7 +155,7 @@ impl Supervisor {
     /// Starts the postmaster.
     pub async fn start(&self, start: Start) -> Result<(), CallError> {
         match self.call(Request::Start(start)).await? {
-            Answer::Started { .. } | Answer::Ok => Ok(()),
+            Answer::Started { .. } => Ok(()),
             other => Err(unexpected(&other)),
         }
     }

@@ -1,0 +1,247 @@
+//! Members without Kubernetes: a real supervisor and a real PostgreSQL each, as an unprivileged user, in a folder of their own.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use matriarch_ha::effect::{ServerConfig, Task, Upstream};
+use matriarch_ha::event::{Event, ServerStatus, TaskError};
+use matriarch_sidecar::config::Config;
+use matriarch_sidecar::driver::clock;
+use matriarch_sidecar::postgres::Postgres;
+use matriarch_sidecar::supervisor::Supervisor;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+/// PostgreSQL and the supervisor's binary, or none: the test says so and passes, unless `MATRIARCH_REQUIRE_POSTGRES` is set.
+pub struct Tools {
+    supervisor: PathBuf,
+    uid: u32,
+    gid: u32,
+}
+
+impl Tools {
+    pub fn find() -> Option<Self> {
+        match Self::look() {
+            Ok(tools) => Some(tools),
+            Err(missing) => {
+                assert!(
+                    std::env::var_os("MATRIARCH_REQUIRE_POSTGRES").is_none(),
+                    "MATRIARCH_REQUIRE_POSTGRES is set, but {missing}"
+                );
+                eprintln!("\n*** SKIPPED: {missing}\n");
+                None
+            }
+        }
+    }
+
+    fn look() -> Result<Self, String> {
+        let exe = std::env::current_exe().unwrap();
+        let built = exe.ancestors().nth(2).unwrap().join("matriarch-supervisor");
+        let supervisor = std::env::var_os("MATRIARCH_SUPERVISOR").map_or(built, PathBuf::from);
+        if !supervisor.is_file() {
+            return Err(format!("{} is not built (cargo build -p matriarch-supervisor)", supervisor.display()));
+        }
+        let debian = Path::new("/usr/lib/postgresql").is_dir();
+        let in_path = std::env::var_os("PATH")
+            .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join("initdb").is_file()));
+        if !debian && !in_path {
+            return Err("there is no PostgreSQL".to_owned());
+        }
+        let own = rustix::process::getuid().as_raw();
+        if own != 0 {
+            return Ok(Self { supervisor, uid: own, gid: rustix::process::getgid().as_raw() });
+        }
+        // initdb wants a user that /etc/passwd knows, and never root.
+        let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
+        let user = |name: &str| -> Option<(u32, u32)> {
+            let line = passwd.lines().find(|line| line.starts_with(&format!("{name}:")))?;
+            let mut fields = line.split(':').skip(2);
+            Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+        };
+        let (uid, gid) = user("postgres").or_else(|| user("nobody")).ok_or("there is no user for PostgreSQL")?;
+        Ok(Self { supervisor, uid, gid })
+    }
+}
+
+/// A supervisor that is killed with everything below it when the test ends.
+pub struct Member {
+    pub name: String,
+    pub dir: PathBuf,
+    pub port: u16,
+    pub config: Arc<Config>,
+    pub postgres: Arc<Postgres>,
+    pub supervisor: Supervisor,
+    pub events: UnboundedReceiver<Event>,
+    seq: u64,
+    child: Child,
+}
+
+impl Member {
+    pub async fn new(tools: &Tools, name: &str) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let dir = std::env::temp_dir().join(format!("matriarch-{}-{port}-{name}", std::process::id()));
+        let secrets = dir.join("secrets");
+        for folder in ["volume", "sockets", "secrets"] {
+            std::fs::create_dir_all(dir.join(folder)).unwrap();
+        }
+        for (user, role) in
+            [("superuser", "postgres"), ("replication", "replicator"), ("rewind", "rewinder"), ("app", "shop")]
+        {
+            std::fs::create_dir_all(secrets.join(user)).unwrap();
+            std::fs::write(secrets.join(user).join("username"), role).unwrap();
+            std::fs::write(secrets.join(user).join("password"), format!("{role}'s pass:word\\\n")).unwrap();
+        }
+        let supervisor = dir.join("matriarch-supervisor");
+        std::fs::copy(&tools.supervisor, &supervisor).unwrap();
+        for path in [dir.clone(), dir.join("volume"), dir.join("sockets"), supervisor.clone()] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            chown(&path, Some(tools.uid), Some(tools.gid)).unwrap();
+        }
+        let text = format!(
+            "scope: test
+bootstrap: {{initdb: [data-checksums, {{encoding: UTF8}}, {{locale: C.UTF-8}}]}}
+postgresql: {{listen: '127.0.0.1:{port}', data_dir: {dir}/volume/pgdata}}
+matriarch: {{secrets_dir: {dir}/secrets, supervisor_socket: {dir}/sockets/supervisor.sock,
+            postgres_socket_dir: {dir}/sockets, volume: {dir}/volume}}",
+            dir = dir.display()
+        );
+        let env = |variable: &str| {
+            Some(match variable {
+                "POD_NAME" => name.to_owned(),
+                "POD_IP" => "127.0.0.1".to_owned(),
+                other => other.to_lowercase(),
+            })
+        };
+        let config = Arc::new(Config::parse(Path::new("test.yml"), &text, env).unwrap());
+        let mut command = Command::new(&supervisor);
+        command
+            .args(["run", "--volume", &dir.join("volume").display().to_string()])
+            .args(["--socket", &config.matriarch.supervisor_socket.display().to_string()])
+            .args(["--agent-uid", &rustix::process::getuid().as_raw().to_string()])
+            .stdin(Stdio::null())
+            .current_dir("/")
+            .process_group(0);
+        if rustix::process::getuid().is_root() {
+            command.uid(tools.uid).gid(tools.gid);
+        }
+        let log = std::fs::File::create(dir.join("log")).unwrap();
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        let child = command.spawn().unwrap();
+        let (events_in, mut events) = unbounded_channel();
+        let supervisor = Supervisor::connect(config.matriarch.supervisor_socket.clone(), events_in);
+        let attached =
+            tokio::time::timeout(Duration::from_secs(10), events.recv()).await.expect("no supervisor").unwrap();
+        assert!(matches!(attached, Event::Attached(ref state) if state.version.is_some()), "{attached:?}");
+        let postgres = Arc::new(Postgres::new(config.clone(), supervisor.clone()));
+        Self { name: name.to_owned(), dir, port, config, postgres, supervisor, events, seq: 0, child }
+    }
+
+    pub fn permit_ms(&mut self, ms: u64) {
+        self.seq += 1;
+        self.supervisor.permit(self.seq, Some(clock::boot().plus_ms(ms)));
+    }
+
+    pub fn upstream(&self, slot: Option<&str>) -> Upstream {
+        Upstream {
+            member: self.name.clone(),
+            host: format!("{}.invalid", self.name),
+            ip: "127.0.0.1".to_owned(),
+            port: self.port,
+            slot: slot.map(ToOwned::to_owned),
+        }
+    }
+
+    pub async fn task(&self, task: Task) -> Result<(), TaskError> {
+        let start = Instant::now();
+        let name = format!("{task:?}").split([' ', '{']).next().unwrap().to_owned();
+        let result = self.postgres.task(task, std::future::pending()).await;
+        eprintln!("{}: {name} took {} ms: {result:?}", self.name, start.elapsed().as_millis());
+        result
+    }
+
+    pub async fn status(&self) -> ServerStatus {
+        self.postgres.query(Duration::from_secs(2)).await.unwrap()
+    }
+
+    pub async fn sql(&self, sql: &str) -> Vec<Vec<Option<String>>> {
+        self.sql_in("postgres", sql).await
+    }
+
+    pub async fn sql_in(&self, dbname: &str, sql: &str) -> Vec<Vec<Option<String>>> {
+        let client = matriarch_sidecar::postgres::local::connect(&self.config, dbname, "").await.unwrap();
+        let messages = client.simple_query(sql).await.unwrap();
+        messages
+            .iter()
+            .filter_map(|message| match message {
+                tokio_postgres::SimpleQueryMessage::Row(row) => {
+                    Some((0..row.len()).map(|column| row.get(column).map(ToOwned::to_owned)).collect())
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    /// The next event that `wanted` takes.
+    pub async fn event<T>(&mut self, what: &str, mut wanted: impl FnMut(Event) -> Option<T>) -> T {
+        let search = async {
+            loop {
+                if let Some(found) = wanted(self.events.recv().await.unwrap()) {
+                    return found;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), search).await.unwrap_or_else(|_| panic!("no event: {what}"))
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- log of {}\n{}", self.name, self.log());
+        }
+        // Its children die with it: PostgreSQL's parent-death signal, and the postmaster's death for the rest.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let marker = self.dir.display().to_string();
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if pid != i32::try_from(std::process::id()).unwrap() && String::from_utf8_lossy(&line).contains(&marker) {
+                let _ = rustix::process::kill_process(
+                    rustix::process::Pid::from_raw(pid).unwrap(),
+                    rustix::process::Signal::KILL,
+                );
+            }
+        }
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Parameters that make a small server, and `more`.
+pub fn server(more: &[(&str, &str)]) -> ServerConfig {
+    let small = [("shared_buffers", "16MB"), ("max_connections", "40")];
+    let parameters: BTreeMap<String, String> =
+        small.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    ServerConfig { parameters, ..ServerConfig::default() }
+}
+
+/// Waits until something holds.
+pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut holds: impl FnMut() -> F) -> T {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(value) = holds().await {
+            return value;
+        }
+        assert!(Instant::now() < end, "not within 20 s: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

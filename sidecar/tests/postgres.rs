@@ -1,0 +1,191 @@
+//! A member's life with a real supervisor and a real PostgreSQL, by the tasks that the core orders.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Member, Tools, server, until};
+use matriarch_ha::effect::{Change, Task};
+use matriarch_ha::event::{DataDir, Event, QueryError, TaskError};
+use matriarch_ha::types::Timeline;
+
+const STOP: Task = Task::Stop { immediate: false, checkpoint: true, timeout_ms: 10_000 };
+
+/// A new primary, ready for standbys.
+async fn primary(tools: &Tools, name: &str) -> Member {
+    let mut member = Member::new(tools, name).await;
+    assert_eq!(member.postgres.inspect().await, DataDir::Empty);
+    member.task(Task::Initdb).await.unwrap();
+    member.permit_ms(60_000);
+    member.task(Task::StartPrimary { config: server(&[]) }).await.unwrap();
+    member.task(Task::PostBootstrap).await.unwrap();
+    member
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_cluster_of_two_fails_over_and_comes_back() {
+    let Some(tools) = Tools::find() else { return };
+    let mut one = primary(&tools, "one").await;
+    one.task(Task::PostBootstrap).await.unwrap(); // again: nothing changes
+    assert!(one.postgres.change(Change::Slots { wanted: vec!["two".into(), "old".into()] }).await.is_ok());
+    assert_eq!(one.postgres.change(Change::Slots { wanted: vec!["two".into()] }).await, Ok(()));
+    let status = one.status().await;
+    assert!(!status.in_recovery && status.timeline == Timeline(1) && status.version >= 130_000, "{status:?}");
+    assert_eq!(status.slots, ["two"]);
+    assert!(status.system_id.len() > 10 && status.flush.0 > 0);
+    one.sql_in("shop", "CREATE TABLE t AS SELECT generate_series(1, 1000) AS i").await;
+    let owner = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'shop'";
+    assert_eq!(one.sql(owner).await[0][0].as_deref(), Some("shop"));
+
+    // A clone streams.
+    let mut two = Member::new(&tools, "two").await;
+    two.task(Task::BaseBackup { from: one.upstream(Some("two")) }).await.unwrap();
+    let DataDir::Present(data) = two.postgres.inspect().await else { panic!() };
+    assert!(data.standby_signal && data.system_id == status.system_id, "{data:?}");
+    let mut config = server(&[("max_connections", "20")]); // below the primary's: raised
+    config.upstream = Some(one.upstream(Some("two")));
+    two.task(Task::StartStandby { config: config.clone() }).await.unwrap();
+    let status = until("streaming", async || Some(two.status().await).filter(|status| status.streaming)).await;
+    assert!(status.in_recovery && status.has_conninfo && status.timeline == Timeline(1), "{status:?}");
+    assert_eq!(status.upstream.as_deref(), Some("one.invalid"));
+    assert_eq!(two.postgres.change(Change::Configure(config.clone())).await, Ok(()));
+    assert_eq!(two.status().await.pending_restart, Vec::<String>::new());
+
+    // Synchronous replication, in force when the change is done.
+    let mut sync = server(&[]);
+    sync.sync_names = "ANY 1 (two)".into();
+    let start = Instant::now();
+    assert_eq!(one.postgres.change(Change::Configure(sync.clone())).await, Ok(()));
+    eprintln!("configure took {} ms", start.elapsed().as_millis());
+    let status = one.status().await;
+    assert_eq!(status.sync_names, "ANY 1 (two)");
+    assert_eq!((status.standbys[0].member.as_str(), status.standbys[0].sync_state.as_str()), ("two", "quorum"));
+    assert_eq!(one.postgres.change(Change::Configure(server(&[]))).await, Ok(()));
+
+    // Failover: without a permit there is none, with one the old primary comes back by pg_rewind.
+    assert_eq!(two.task(Task::Promote).await, Err(TaskError::NoPermit));
+    one.task(Task::Stop { immediate: true, checkpoint: false, timeout_ms: 5_000 }).await.unwrap();
+    let clean = one.event("exit", |event| match event {
+        Event::Exited { clean, .. } => Some(clean),
+        _ => None,
+    });
+    eprintln!("clean: {}", clean.await);
+    assert!(matches!(one.postgres.query(Duration::from_secs(1)).await, Err(QueryError::Failed(_))));
+    two.permit_ms(60_000);
+    two.task(Task::Promote).await.unwrap();
+    two.task(Task::Promote).await.unwrap(); // the goal is met
+    assert_eq!(two.status().await.timeline, Timeline(2));
+    two.sql_in("shop", "INSERT INTO t VALUES (-1)").await;
+    assert_eq!(two.postgres.change(Change::Checkpoint).await, Ok(()));
+    // The old primary goes on alone for a moment, so that the two diverge.
+    one.permit_ms(60_000);
+    one.task(Task::StartPrimary { config: server(&[]) }).await.unwrap();
+    one.sql_in("shop", "INSERT INTO t VALUES (-2)").await;
+    one.task(Task::Stop { immediate: true, checkpoint: false, timeout_ms: 5_000 }).await.unwrap();
+    assert_eq!(two.postgres.change(Change::Slots { wanted: vec!["one".into()] }).await, Ok(()));
+    one.task(Task::Rewind { from: two.upstream(Some("one")) }).await.unwrap();
+    let DataDir::Present(data) = one.postgres.inspect().await else { panic!() };
+    assert!(data.standby_signal, "{data:?}");
+    let mut config = server(&[]);
+    config.upstream = Some(two.upstream(Some("one")));
+    one.task(Task::StartStandby { config }).await.unwrap();
+    let status = until("streaming again", async || Some(one.status().await).filter(|status| status.streaming)).await;
+    assert_eq!(status.timeline, Timeline(2));
+    let rows = until("the row of the new primary", async || {
+        let rows = one.sql_in("shop", "SELECT i FROM t WHERE i < 0").await;
+        (!rows.is_empty()).then_some(rows)
+    });
+    assert_eq!(rows.await, [[Some("-1".to_owned())]]);
+    // A standby's directory is never started as a primary.
+    one.task(STOP).await.unwrap();
+    one.task(STOP).await.unwrap(); // the goal is met
+    let refused = one.task(Task::StartPrimary { config: server(&[]) }).await;
+    assert!(matches!(&refused, Err(TaskError::Failed(why)) if why.contains("promotion")), "{refused:?}");
+    two.task(STOP).await.unwrap();
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn bad_parameters_break_nothing() {
+    let Some(tools) = Tools::find() else { return };
+    let mut one = Member::new(&tools, "one").await;
+    one.task(Task::Initdb).await.unwrap();
+    one.permit_ms(60_000);
+    let bad = [("no_such_thing", "1"), ("work_mem", "lots"), ("max_connections", "-5"), ("a\nb", "1"), ("port", "1")];
+    one.task(Task::StartPrimary { config: server(&bad) }).await.unwrap();
+    let invalid = one.postgres.invalid_parameters();
+    let names: Vec<&str> = invalid.keys().map(String::as_str).collect();
+    assert_eq!(names, ["a\nb", "max_connections", "no_such_thing", "work_mem"], "{invalid:?}");
+    assert!(invalid["no_such_thing"].contains("unrecognized"), "{invalid:?}");
+    let also = server(&[("work_mem", "8MB"), ("statement_timeout", "soon"), ("my.setting", "x")]);
+    assert_eq!(one.postgres.change(Change::Configure(also)).await, Ok(()));
+    assert_eq!(one.postgres.invalid_parameters().len(), 1);
+    until("the good one in force", async || {
+        (one.sql("SHOW work_mem").await[0][0].as_deref() == Some("8MB")).then_some(())
+    })
+    .await;
+    assert_eq!(one.sql("SHOW my.setting").await[0][0].as_deref(), Some("x"));
+    // ALTER SYSTEM does not take what is ours.
+    one.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
+    one.sql("SELECT pg_reload_conf()").await;
+    let mut config = server(&[]);
+    config.sync_names = String::new();
+    assert_eq!(one.postgres.change(Change::Configure(config)).await, Ok(()));
+    assert_eq!(one.status().await.sync_names, "");
+    // The refused max_connections was left out at the start; the one that is wanted now needs a restart.
+    until("pending restart", async || (one.status().await.pending_restart == ["max_connections"]).then_some(())).await;
+    one.task(STOP).await.unwrap();
+    one.task(Task::StartPrimary { config: server(&[]) }).await.unwrap();
+    assert_eq!(one.status().await.pending_restart, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_cancelled_clone_leaves_nothing_running() {
+    let Some(tools) = Tools::find() else { return };
+    let one = primary(&tools, "one").await;
+    one.sql("CREATE TABLE big AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 200000)").await;
+    let two = Member::new(&tools, "two").await;
+    let task = Task::BaseBackup { from: one.upstream(None) };
+    let start = Instant::now();
+    let result = two.postgres.task(task.clone(), tokio::time::sleep(Duration::from_millis(150))).await;
+    assert_eq!(result, Err(TaskError::Cancelled));
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert_eq!(two.postgres.inspect().await, DataDir::Empty);
+    two.task(task).await.unwrap();
+    assert!(matches!(two.postgres.inspect().await, DataDir::Present(_)));
+    let refused = two.task(Task::StartPrimary { config: server(&[]) }).await;
+    assert!(matches!(&refused, Err(TaskError::Failed(_))), "{refused:?}");
+    let unreachable = Task::BaseBackup { from: matriarch_ha::effect::Upstream { port: 1, ..one.upstream(None) } };
+    let failed = two.task(unreachable).await;
+    assert!(matches!(&failed, Err(TaskError::Failed(why)) if why.contains("refused")), "{failed:?}");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_crash_is_told_and_a_broken_rewind_is_remembered() {
+    let Some(tools) = Tools::find() else { return };
+    let mut one = primary(&tools, "one").await;
+    let rewind = one.task(Task::Rewind { from: one.upstream(None) }).await;
+    assert!(matches!(&rewind, Err(TaskError::Failed(why)) if why.contains("stopped")), "{rewind:?}");
+    let pid = one.event("start", |event| match event {
+        Event::Started { pid } => Some(pid),
+        _ => None,
+    });
+    let pid = i32::try_from(pid.await).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+    let (clean, fenced) = one
+        .event("exit", |event| match event {
+            Event::Exited { clean, fenced, .. } => Some((clean, fenced)),
+            _ => None,
+        })
+        .await;
+    assert!(!clean && !fenced);
+    one.postgres.forget_connection();
+    assert!(one.postgres.query(Duration::from_secs(1)).await.is_err());
+    // A source that cannot be reached changes nothing: the directory is still good.
+    let failed =
+        one.task(Task::Rewind { from: matriarch_ha::effect::Upstream { port: 1, ..one.upstream(None) } }).await;
+    assert!(matches!(failed, Err(TaskError::Failed(_))), "{failed:?}");
+    assert!(matches!(one.postgres.inspect().await, DataDir::Present(_)));
+    std::fs::write(one.dir.join("volume/pgdata.rewinding"), "two\n").unwrap();
+    assert!(matches!(one.postgres.inspect().await, DataDir::Broken(why) if why.contains("two")));
+    assert!(one.task(Task::StartPrimary { config: server(&[]) }).await.is_err());
+}
