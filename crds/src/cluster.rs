@@ -243,7 +243,7 @@ pub struct Postgresql {
         .message("parameters has a name that PostgreSQL cannot have: write names in lower case, e.g. shared_buffers or pg_stat_statements.max"))]
     pub parameters: BTreeMap<String, IntOrString>,
 
-    /// Lines of pg_hba.conf for clients, instead of the default (`hostssl all all all scram-sha-256`, and the same
+    /// Lines of `pg_hba.conf` for clients, instead of the default (`hostssl all all all scram-sha-256`, and the same
     /// without TLS). Matriarch's own lines (its users, replication) come first and stay.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 200), inner(length(max = 1024)))]

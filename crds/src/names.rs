@@ -129,7 +129,7 @@ impl ClusterNames {
     pub fn tls_secret(&self) -> String {
         format!("{}-tls", self.name)
     }
-    /// DNS name of a member: its certificate's and api_url's host.
+    /// DNS name of a member: its certificate's and `api_url`'s host.
     pub fn member_host(&self, pod: &str, namespace: &str) -> String {
         format!("{pod}.{}.{namespace}.svc", self.pods_service())
     }

@@ -180,17 +180,16 @@ async fn issue(client: &Client, seen: &Seen, need: &Need) -> Result<(), Error> {
             "data": {"tls.crt": bytes(&pair.certificate), "tls.key": bytes(&pair.key), "ca.crt": bytes(ca)},
         })
     };
-    let authority = match &need.authority {
-        Some(pair) => pair.clone(),
-        None => {
-            let pair = tls::issue_authority(&seen.name(), seen.now)?;
-            let object = secret(names.ca_secret(), &pair, &pair.certificate);
-            if !create(client, seen, Kind::Secret, &object).await? {
-                // It is there but the watch does not show it yet (or it is not usable): look again first.
-                return Ok(());
-            }
-            pair
+    let authority = if let Some(pair) = &need.authority {
+        pair.clone()
+    } else {
+        let pair = tls::issue_authority(&seen.name(), seen.now)?;
+        let object = secret(names.ca_secret(), &pair, &pair.certificate);
+        if !create(client, seen, Kind::Secret, &object).await? {
+            // It is there but the watch does not show it yet (or it is not usable): look again first.
+            return Ok(());
         }
+        pair
     };
     let pair = tls::issue_member(&authority, &seen.name(), &seen.namespace(), seen.now)?;
     let mut object = secret(names.tls_secret(), &pair, &authority.certificate);

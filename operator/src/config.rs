@@ -27,12 +27,12 @@ const PG_HBA: &str = "pg_hba";
 pub fn durability(seen: &Seen) -> Durability {
     let spec = &seen.cluster.spec;
     let status = seen.cluster.status.as_ref().and_then(|s| s.durability);
-    spec.durability.or(status).unwrap_or_else(|| match current(seen).map(|(c, _)| c["synchronous_mode"].clone()) {
-        Some(Value::String(mode)) if mode == "quorum" => Durability::Quorum,
-        Some(Value::Bool(true)) => Durability::Quorum,
-        Some(_) => Durability::Async,
-        None if spec.instances >= 3 => Durability::Quorum,
-        None => Durability::Async,
+    spec.durability.or(status).unwrap_or_else(|| {
+        let quorum = match current(seen).map(|(c, _)| c["synchronous_mode"].clone()) {
+            Some(mode) => mode == "quorum" || mode == true,
+            None => spec.instances >= 3,
+        };
+        if quorum { Durability::Quorum } else { Durability::Async }
     })
 }
 

@@ -22,7 +22,7 @@ use crate::watch::Stores;
 use crate::{apply, events, watch};
 
 /// Everything is looked at again after this long, for what no watch shows: certificates grow old.
-const LOOK_AGAIN: Duration = Duration::from_secs(600);
+const LOOK_AGAIN: Duration = Duration::from_mins(10);
 /// The same, while something that no watch shows is waited for.
 const WAITING: Duration = Duration::from_secs(5);
 /// After an error, and after somebody else's write came first.

@@ -9,24 +9,19 @@ use crate::next_step::Step;
 pub fn events(old: Option<&PostgresClusterStatus>, new: &PostgresClusterStatus, taken: Option<&Step>) -> Vec<Event> {
     let mut events = Vec::new();
     if old.is_none() {
-        events.push(event(
-            EventType::Normal,
-            "Created",
-            "Create",
-            "the objects of the cluster are being created".to_owned(),
-        ));
+        events.push(event(EventType::Normal, "Created", "Create", "the objects of the cluster are being created"));
     }
     let before = old.and_then(|o| o.last_primary.as_deref());
     match (before, new.primary.as_deref()) {
         (None, Some(now)) => {
-            events.push(event(EventType::Normal, "PrimaryElected", "Elect", format!("{now} is the first primary")))
+            events.push(event(EventType::Normal, "PrimaryElected", "Elect", &format!("{now} is the first primary")));
         }
         (Some(before), Some(now)) if before != now => {
             events.push(event(
                 EventType::Normal,
                 "PrimaryChanged",
                 "Elect",
-                format!("the primary is {now}, it was {before}"),
+                &format!("the primary is {now}, it was {before}"),
             ));
         }
         _ => {}
@@ -37,7 +32,7 @@ pub fn events(old: Option<&PostgresClusterStatus>, new: &PostgresClusterStatus, 
         let was_bad = was.is_some_and(|c| c.status == "False" && !passing(&c.reason));
         let bad = is.status == "False" && !passing(&is.reason);
         if bad && was.is_none_or(|w| w.reason != is.reason) {
-            events.push(event(EventType::Warning, &is.reason, "Reconcile", is.message.clone()));
+            events.push(event(EventType::Warning, &is.reason, "Reconcile", &is.message));
         }
         if was_bad && is.status == "True" {
             let reason = was.map(|w| w.reason.as_str()).unwrap_or_default();
@@ -45,7 +40,7 @@ pub fn events(old: Option<&PostgresClusterStatus>, new: &PostgresClusterStatus, 
                 EventType::Normal,
                 "ProblemResolved",
                 "Reconcile",
-                format!("{reason} is over: {}", is.message),
+                &format!("{reason} is over: {}", is.message),
             ));
         }
     }
@@ -55,18 +50,18 @@ pub fn events(old: Option<&PostgresClusterStatus>, new: &PostgresClusterStatus, 
                 EventType::Normal,
                 "AgentUpgraded",
                 "Upgrade",
-                format!("the agent of {pod} gets the operator's sidecar image; PostgreSQL runs on"),
+                &format!("the agent of {pod} gets the operator's sidecar image; PostgreSQL runs on"),
             ));
         }
         Some(Step::ReplacePod { pod, why, .. }) => {
-            events.push(event(EventType::Normal, "MemberReplaced", "Replace", format!("{pod} is replaced: {why}")));
+            events.push(event(EventType::Normal, "MemberReplaced", "Replace", &format!("{pod} is replaced: {why}")));
         }
         Some(Step::Switchover { from, to, why, .. }) => {
             events.push(event(
                 EventType::Normal,
                 "SwitchoverAsked",
                 "Switchover",
-                format!("from {from} to {to}: {why}"),
+                &format!("from {from} to {to}: {why}"),
             ));
         }
         _ => {}
@@ -84,7 +79,7 @@ fn find<'a>(status: &'a PostgresClusterStatus, type_: &str) -> Option<&'a Condit
 }
 
 /// Kubernetes allows 1024 characters in a note.
-fn event(type_: EventType, reason: &str, action: &str, note: String) -> Event {
+fn event(type_: EventType, reason: &str, action: &str, note: &str) -> Event {
     let note = note.chars().take(1000).collect();
     Event { type_, reason: reason.to_owned(), note: Some(note), action: action.to_owned(), secondary: None }
 }

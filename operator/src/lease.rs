@@ -68,7 +68,7 @@ impl Leadership {
     /// Renews until that fails for too long; then this process must not go on.
     pub async fn hold(&mut self) {
         let mut renewed = Instant::now();
-        while renewed.elapsed() < DURATION - RENEW {
+        while renewed.elapsed() < DURATION.saturating_sub(RENEW) {
             sleep(RENEW).await;
             let sent = Instant::now();
             match tokio::time::timeout(RENEW, self.attempt()).await {

@@ -90,7 +90,7 @@ impl Member {
         let status = pod.status.unwrap_or_default();
         let conditions = status.conditions.unwrap_or_default();
         let ready = conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True");
-        let containers =
+        let mut containers =
             status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
         let unscheduled = conditions
             .iter()
@@ -119,7 +119,7 @@ impl Member {
             agent_upgraded: annotations.get(UPGRADED_ANNOTATION).and_then(|t| t.parse().ok()),
             made_with: annotations.get(RESTART_ANNOTATION).cloned(),
             report: annotations.get(STATUS_ANNOTATION).map(|text| report(text)).unwrap_or_default(),
-            trouble: if ready { None } else { containers.filter_map(trouble).next().or(unscheduled) },
+            trouble: if ready { None } else { containers.find_map(trouble).or(unscheduled) },
             name,
         };
         member.agent_settled = running.is_some_and(|image| same_image(&image, &member.agent_image));

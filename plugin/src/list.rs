@@ -138,13 +138,13 @@ fn pretty(cluster: &Cluster) -> String {
     if let Some([from, to, at]) = &cluster.switchover {
         let when =
             if at.is_empty() { " Switchover wanted".to_owned() } else { format!(" Switchover scheduled at: {at}") };
-        text.push_str(&format!("\n{when}"));
+        text.extend(["\n", &when]);
         for (word, name) in [("from", from), ("to", to)].into_iter().filter(|(_, name)| !name.is_empty()) {
-            text.push_str(&format!("\n   {word}: {name}"));
+            text.extend(["\n   ", word, ": ", name]);
         }
     }
     for m in cluster.members.iter().filter(|m| !m.ready && !m.reason.is_empty()) {
-        text.push_str(&format!("\n {}: {}", m.name, m.reason));
+        text.extend(["\n ", &m.name, ": ", &m.reason]);
     }
     text
 }

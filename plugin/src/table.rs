@@ -12,22 +12,25 @@ pub fn draw(title: &str, head: &[&str], right: &[&str], rows: &[Vec<String>]) ->
     if let Some(last) = widths.last_mut().filter(|_| title.chars().count() > inner) {
         *last += title.chars().count() - inner;
     }
-    let rule: String = widths.iter().map(|w| format!("+{}", "-".repeat(w + 2))).collect::<String>() + "+";
+    let dashes: Vec<String> = widths.iter().map(|w| "-".repeat(w + 2)).collect();
+    let rule = format!("+{}+", dashes.join("+"));
     let line = |cells: &[String]| -> String {
-        let mut text = String::new();
-        for ((cell, width), name) in cells.iter().zip(&widths).zip(head) {
-            if right.contains(name) {
-                text.push_str(&format!("| {cell:>width$} "));
-            } else {
-                text.push_str(&format!("| {cell:<width$} "));
-            }
-        }
-        text + "|"
+        let padded: Vec<String> = cells
+            .iter()
+            .zip(&widths)
+            .zip(head)
+            .map(
+                |((cell, width), name)| {
+                    if right.contains(name) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+                },
+            )
+            .collect();
+        format!("| {} |", padded.join(" | "))
     };
     let top: String =
         std::iter::once('+').chain(title.chars()).chain(rule.chars().skip(1 + title.chars().count())).collect();
-    let head: Vec<String> = head.iter().map(|&h| h.to_owned()).collect();
-    let mut lines = vec![top, line(&head), rule.clone()];
+    let titles: Vec<String> = head.iter().map(|&h| h.to_owned()).collect();
+    let mut lines = vec![top, line(&titles), rule.clone()];
     lines.extend(rows.iter().map(|row| line(row)));
     lines.push(rule);
     lines.join("\n")

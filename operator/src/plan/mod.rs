@@ -75,7 +75,7 @@ pub enum Write {
 pub struct Plan {
     /// In order.
     pub writes: Vec<Write>,
-    /// What next_step decided.
+    /// What `next_step` decided.
     pub step: Step,
 }
 

@@ -239,7 +239,7 @@ fn steps() {
     assert_eq!(
         wait_of(|s| {
             last(s);
-            annotate(s, "orders-failover", "leader", "orders-0")
+            annotate(s, "orders-failover", "leader", "orders-0");
         }),
         "RollingUpdate"
     );
@@ -247,21 +247,21 @@ fn steps() {
     assert_eq!(
         wait_of(|s| {
             other_image(s);
-            s.members[0].ready = false
+            s.members[0].ready = false;
         }),
         "MembersNotReady"
     );
     assert_eq!(
         wait_of(|s| {
             other_image(s);
-            drop(s.members.pop())
+            drop(s.members.pop());
         }),
         "Scaling"
     );
     assert_eq!(
         wait_of(|s| {
             other_image(s);
-            s.cluster.spec.paused = Some(true)
+            s.cluster.spec.paused = Some(true);
         }),
         "Paused"
     );

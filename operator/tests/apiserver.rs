@@ -1,0 +1,122 @@
+//! The CEL rules of `PostgresCluster` against a real API server: each refuses what it should, and says what to write.
+//!
+//! Needs an API server that may be written to: `MATRIARCH_TEST_KUBECONFIG=... cargo test -p matriarch-operator`.
+//! Without it this says so and tests nothing.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // all of this is a test, which clippy does not see of helpers
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::ApiResource;
+use kube::runtime::wait::{await_condition, conditions};
+use kube::{Api, Client, Config};
+use matriarch_crds::PostgresCluster;
+use serde_json::{Value, json};
+
+async fn client() -> Option<Client> {
+    let Some(path) = std::env::var_os("MATRIARCH_TEST_KUBECONFIG") else {
+        eprintln!("SKIPPED: MATRIARCH_TEST_KUBECONFIG is not set, so no rule was tried against an API server");
+        return None;
+    };
+    let kubeconfig = Kubeconfig::read_from(path).unwrap();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    Some(Client::try_from(config).unwrap())
+}
+
+async fn install(client: &Client) {
+    let api = Api::<CustomResourceDefinition>::all(client.clone());
+    let crd = matriarch_crds::generated::crd();
+    let name = "postgresclusters.matriarch.dev";
+    api.patch(name, &PatchParams::apply("matriarch-test").force(), &Patch::Apply(crd)).await.unwrap();
+    await_condition(api, name, conditions::is_crd_established()).await.unwrap();
+}
+
+fn cluster(name: &str, change: &Value) -> DynamicObject {
+    let mut spec = json!({"instances": 3, "image": "postgres:17", "storage": {"size": "20Gi", "storageClass": "slow"}});
+    merge(&mut spec, change);
+    let object = json!({
+        "apiVersion": "matriarch.dev/v1alpha1", "kind": "PostgresCluster", "metadata": {"name": name}, "spec": spec,
+    });
+    serde_json::from_value(object).unwrap()
+}
+
+fn merge(into: &mut Value, change: &Value) {
+    match (into.as_object_mut(), change.as_object()) {
+        (Some(into), Some(change)) => {
+            for (key, value) in change {
+                merge(into.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        _ => *into = change.clone(),
+    }
+}
+
+#[tokio::test]
+async fn every_rule_refuses_and_says_what_to_write() {
+    let Some(client) = client().await else { return };
+    install(&client).await;
+    let api: Api<DynamicObject> = Api::namespaced_with(client, "default", &ApiResource::erase::<PostgresCluster>(&()));
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let name = "cel-rules";
+
+    for change in [
+        json!({}),
+        json!({"durability": "quorum", "storeMode": "Endpoints", "paused": true}),
+        json!({"postgresql": {"parameters": {"shared_buffers": "64MB", "max_connections": 50, "pg_stat_statements.max": "9"}}}),
+        json!({"ha": {"ttl": 30, "loopWait": 10, "retryTimeout": 10}}),
+        json!({"resources": {"requests": {"cpu": 1, "memory": "1Gi"}}}),
+    ] {
+        if let Err(error) = api.create(&dry, &cluster(name, &change)).await {
+            panic!("{change} is refused: {error}");
+        }
+    }
+
+    for (name, change, says) in [
+        (name, json!({"instances": 0}), "write instances: 3"),
+        (name, json!({"instances": 10}), "1 to 9"),
+        (name, json!({"image": ""}), "write e.g. image:"),
+        (name, json!({"image": "a b"}), "write e.g. image:"),
+        (name, json!({"storage": {"size": "20GB"}}), "write e.g. size: 20Gi"),
+        (name, json!({"storage": {"size": "0"}}), "write e.g. size: 20Gi"),
+        (name, json!({"durability": "sync"}), "supported values: \"async\", \"quorum\""),
+        (name, json!({"durability": "quorum", "instances": 1}), "write instances: 2 or more"),
+        (name, json!({"ha": {"ttl": 7}}), "loopWait + 2 * retryTimeout"),
+        (name, json!({"ha": {"ttl": 4, "loopWait": 1, "retryTimeout": 1}}), "5 to 300"),
+        (name, json!({"postgresUid": 0}), "non-root uid"),
+        (name, json!({"postgresUid": 65532}), "non-root uid"),
+        (name, json!({"postgresql": {"parameters": {"port": 1}}}), "Matriarch controls"),
+        (name, json!({"postgresql": {"parameters": {"Port": 1}}}), "lower case"),
+        (name, json!({"application": {"database": "postgres"}}), "database: orders"),
+        (name, json!({"application": {"owner": "pg_me"}}), "owner: orders"),
+        ("a.b", json!({}), "name of a Service"),
+        ("orders-ro", json!({}), "write another name"),
+        ("a-name-that-has-more-than-forty-characters", json!({}), "write a shorter name"),
+    ] {
+        refused(api.create(&dry, &cluster(name, &change)).await, &change, says);
+    }
+
+    api.create(&PostParams::default(), &cluster(name, &json!({}))).await.unwrap();
+    let update = PatchParams { dry_run: true, ..PatchParams::default() };
+    for (change, says) in [
+        (json!({"storage": {"size": "19Gi"}}), "cannot shrink"),
+        (json!({"storage": {"storageClass": "fast"}}), "storageClass cannot change"),
+        (json!({"storage": {"storageClass": null}}), "storageClass cannot change"),
+        (json!({"storeMode": "Endpoints"}), "storeMode cannot change"),
+        (json!({"postgresUid": 70}), "postgresUid owns the files"),
+        (json!({"application": {"database": "orders"}}), "rename the database or the role by SQL"),
+    ] {
+        refused(api.patch(name, &update, &Patch::Merge(json!({"spec": change}))).await, &change, says);
+    }
+    let grown = json!({"spec": {"storage": {"size": "20481Mi"}, "instances": 5}});
+    let grown = api.patch(name, &update, &Patch::Merge(grown)).await;
+    api.delete(name, &DeleteParams::default()).await.unwrap();
+    grown.unwrap();
+}
+
+fn refused(result: Result<DynamicObject, kube::Error>, change: &Value, says: &str) {
+    match result {
+        Err(kube::Error::Api(status)) if status.message.contains(says) => {}
+        other => panic!("{change} should be refused with {says:?}: {other:?}"),
+    }
+}
