@@ -160,7 +160,8 @@ impl Member {
 /// Runtimes report an image by its full name (`docker.io/library/x:1` for `x:1`), and some only by its digest.
 fn same_image(reported: &str, wanted: &str) -> bool {
     let last = wanted.rsplit('/').next().unwrap_or(wanted);
-    reported.starts_with("sha256:") || reported.ends_with(last) || wanted.contains('@')
+    let latest = if last.contains(':') { "" } else { ":latest" };
+    reported.starts_with("sha256:") || reported.ends_with(&format!("{last}{latest}")) || wanted.contains('@')
 }
 
 /// Fields are taken one by one, so that one of an unexpected type does not hide the others.
@@ -238,6 +239,15 @@ mod tests {
         assert_eq!(r.matriarch.reason.as_deref(), Some("why"));
         assert_eq!(r.matriarch.invalid_parameters["a"], "b");
         assert_eq!(report("postgres://old"), AgentReport::default());
+    }
+
+    #[test]
+    fn an_image_is_the_same_by_its_full_name() {
+        assert!(
+            same_image("docker.io/library/sidecar:1", "sidecar:1")
+                && same_image("docker.io/x/sidecar:latest", "x/sidecar")
+        );
+        assert!(same_image("sha256:0a", "sidecar:1") && !same_image("docker.io/library/sidecar:1", "sidecar:2"));
     }
 
     #[test]

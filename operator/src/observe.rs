@@ -142,6 +142,7 @@ pub async fn observe(
     let mut objects = BTreeMap::new();
     let mut members = Vec::new();
     for (kind, store) in stores.iter() {
+        let resource = kind.resource();
         for object in store.state() {
             let ours = object.namespace().as_deref() == Some(namespace.as_str())
                 && object.labels().get(SCOPE_LABEL).map(String::as_str) == Some(name.as_str());
@@ -150,7 +151,10 @@ pub async fn observe(
             }
             if kind == Kind::Pod {
                 members.push(Member::of(decode_pod(&object)?));
-            } else if let Ok(value) = serde_json::to_value(&*object) {
+            } else if let Ok(mut value) = serde_json::to_value(&*object) {
+                // The items of a list say neither; objects that come by a watch do.
+                value["apiVersion"] = resource.api_version.clone().into();
+                value["kind"] = resource.kind.clone().into();
                 objects.insert((kind, object.name_any()), value);
             }
         }
