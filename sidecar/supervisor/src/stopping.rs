@@ -5,8 +5,8 @@ use matriarch_supervisor::protocol::StopMode;
 
 /// What a postmaster that was killed leaves behind gets SIGQUIT at once and SIGKILL after this.
 pub const ORPHANS_US: u64 = 100_000;
-/// What is left after an exit of its own is the log collector, which writes its last lines, or a child of an
-/// `archive_command`: neither accepts writes.
+/// What is left after an exit of its own is the log collector, which writes its last lines and ignores SIGTERM, or what
+/// an `archive_command` left running, which SIGTERM ends: neither accepts writes.
 pub const LINGERERS_US: u64 = 1_000_000;
 
 /// What is to be done now.
@@ -16,6 +16,8 @@ pub enum Step {
     Nothing,
     /// SIGINT to the postmaster.
     Interrupt,
+    /// SIGTERM to what the postmaster left behind.
+    Terminate,
     /// SIGQUIT to the postmaster, or to what it left behind.
     Quit,
     /// SIGKILL to all that is left.
@@ -57,8 +59,10 @@ impl Stopping {
         if killed && !self.quit {
             self.quit = true;
             Step::Quit
-        } else {
+        } else if killed {
             Step::Nothing
+        } else {
+            Step::Terminate
         }
     }
 
@@ -124,7 +128,7 @@ mod tests {
         assert_eq!(stop.orphaned(true, 7), Step::Quit);
         assert_eq!(stop.due(7 + ORPHANS_US), Step::Kill);
         let mut stop = Stopping::default();
-        assert_eq!(stop.orphaned(false, 7), Step::Nothing);
+        assert_eq!(stop.orphaned(false, 7), Step::Terminate);
         assert_eq!(stop.due(7 + LINGERERS_US - 1), Step::Nothing);
         assert_eq!(stop.due(7 + LINGERERS_US), Step::Kill);
     }

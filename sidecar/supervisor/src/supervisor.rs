@@ -699,6 +699,7 @@ impl Supervisor {
         match step {
             Step::Nothing => {}
             Step::Interrupt => self.signal_postmaster(Signal::SIGINT),
+            Step::Terminate => self.signal_postmaster(Signal::SIGTERM),
             Step::Quit => self.signal_postmaster(Signal::SIGQUIT),
             Step::Kill => self.kill_left(false),
         }

@@ -28,6 +28,8 @@ case "$FAKE" in
   busy) # its children do not see that it is gone
     ( trap '' QUIT; exec sleep 1000 ) & sleep 1000 & ;;
   early) exit 3 ;;
+  daemon) # leaves behind what an archive_command may start
+    ( setsid sleep 1000 & ) ; exit 0 ;;
   *)
     trap 'kill $!; exit 0' INT QUIT
     trap : USR1 HUP ;;
@@ -228,6 +230,19 @@ fn a_postmaster_that_ends_is_told_of_at_once() {
     assert_eq!((exited.code, exited.fenced), (Some(3), false));
     assert!(!client.status().latched);
     assert_eq!(client.status().last_exit, Some(exited));
+}
+
+#[test]
+fn what_an_archive_command_left_running_does_not_delay_an_exit() {
+    let world = world(Setup::default());
+    let mut client = world.client();
+    client.permit_ms(60_000);
+    let postmaster = client.started(start(&world, "daemon"));
+    let exited = client.exited(5);
+    assert_eq!(left(&world), [0; 0]);
+    assert_eq!(exited.code, Some(0));
+    let took = exited.at_us - postmaster.started_us;
+    assert!(took < 500_000, "{took} us");
 }
 
 /// The fence on one kind of postmaster: gives K.

@@ -99,7 +99,9 @@ impl World {
             .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_matriarch-supervisor")), PathBuf::from);
         // Another user may not reach the build's folder.
         let copy = dir.join("matriarch-supervisor");
-        std::fs::copy(&program, &copy).unwrap();
+        // By another process: a descriptor open for writing here, inherited by a child that another test is just
+        // starting, would make the program busy.
+        assert!(Command::new("cp").arg(&program).arg(&copy).status().unwrap().success());
         for path in [dir.clone(), dir.join("volume"), dir.join("sockets"), copy.clone()] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
             if let Some((uid, gid)) = setup.user {
