@@ -5,3 +5,4 @@ pub mod cluster;
 pub mod deps;
 pub mod host;
 pub mod images;
+pub mod workload;
