@@ -8,6 +8,7 @@ use jiff::{Timestamp, ToSpan as _};
 use matriarch_e2e::cluster::{self, Cluster, Layout, Options};
 use matriarch_e2e::deps::{self, cache::Cache};
 use matriarch_e2e::host::progress::step;
+use matriarch_e2e::images::own::Profile;
 
 /// A real Kubernetes on this machine, for tests of Matriarch. Run as root.
 #[derive(Parser)]
@@ -65,6 +66,9 @@ enum ClusterCommand {
     LoadImages {
         #[command(flatten)]
         name: Name,
+        /// Build without optimization: much faster, for the work on a scenario.
+        #[arg(long)]
+        dev: bool,
     },
     /// Wipe volumes whose claims are gone, and offer them again.
     Recycle {
@@ -116,8 +120,9 @@ async fn run(command: ClusterCommand) -> Result<()> {
             }
         }
         ClusterCommand::Kubeconfig { name: Name { name } } => print_environment(&Layout::load(&name)?)?,
-        ClusterCommand::LoadImages { name: Name { name } } => {
-            let images = Cluster::attach(&name).await?.load_own_images()?;
+        ClusterCommand::LoadImages { name: Name { name }, dev } => {
+            let profile = if dev { Profile::Dev } else { Profile::Release };
+            let images = Cluster::attach(&name).await?.load_own_images(profile)?;
             println!("{}\n{}", images.operator.reference, images.sidecar.reference);
         }
         ClusterCommand::Recycle { name: Name { name } } => {

@@ -76,8 +76,7 @@ impl Cluster {
                 "" => object.resource,
                 subresource => format!("{}/{subresource}", object.resource),
             };
-            let request =
-                Request { user: line.user.username, verb: line.verb, resource, namespace: object.namespace };
+            let request = Request { user: line.user.username, verb: line.verb, resource, namespace: object.namespace };
             *counts.entry(request).or_default() += 1;
         }
         Ok(counts)

@@ -84,13 +84,7 @@ fn write_pair(pki: &Path, name: &str, certificate: &str, key: &KeyPair) -> Resul
 }
 
 /// JSON is YAML, so a kubeconfig may be JSON.
-fn write_kubeconfig(
-    layout: &Layout,
-    issuer: &Issuer<'_, KeyPair>,
-    file: &str,
-    user: &str,
-    group: &str,
-) -> Result<()> {
+fn write_kubeconfig(layout: &Layout, issuer: &Issuer<'_, KeyPair>, file: &str, user: &str, group: &str) -> Result<()> {
     let (certificate, key) = client(issuer, user, group)?;
     write_pair(&layout.pki(), file, &certificate, &key)?;
     let name = format!("matriarch-{}", layout.name);

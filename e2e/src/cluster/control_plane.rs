@@ -15,67 +15,82 @@ use crate::host::process::Spec;
 pub fn start_store(layout: &Layout, cache: &Cache) -> Result<()> {
     let pki = |file: &str| layout.pki().join(file).display().to_string();
     let address = layout.control_plane_address();
-    start(layout, "etcd", vec![
-        cache.program("etcd"),
-        format!("--data-dir={}", layout.folder().join("etcd").display()),
-        "--listen-client-urls=http://127.0.0.1:2379".to_owned(),
-        "--advertise-client-urls=http://127.0.0.1:2379".to_owned(),
-        "--listen-peer-urls=http://127.0.0.1:2380".to_owned(),
-        "--unsafe-no-fsync".to_owned(),
-        "--log-level=warn".to_owned(),
-    ])?;
+    start(
+        layout,
+        "etcd",
+        vec![
+            cache.program("etcd"),
+            format!("--data-dir={}", layout.folder().join("etcd").display()),
+            "--listen-client-urls=http://127.0.0.1:2379".to_owned(),
+            "--advertise-client-urls=http://127.0.0.1:2379".to_owned(),
+            "--listen-peer-urls=http://127.0.0.1:2380".to_owned(),
+            "--unsafe-no-fsync".to_owned(),
+            "--log-level=warn".to_owned(),
+        ],
+    )?;
     let policy = layout.folder().join("audit-policy.yaml");
     fs::write(&policy, AUDIT_POLICY)?;
-    start(layout, "apiserver", vec![
-        cache.program("kube-apiserver"),
-        "--etcd-servers=http://127.0.0.1:2379".to_owned(),
-        format!("--advertise-address={address}"),
-        "--bind-address=0.0.0.0".to_owned(),
-        "--secure-port=6443".to_owned(),
-        format!("--service-cluster-ip-range={SERVICE_RANGE}"),
-        format!("--client-ca-file={}", pki("ca.crt")),
-        format!("--tls-cert-file={}", pki("apiserver.crt")),
-        format!("--tls-private-key-file={}", pki("apiserver.key")),
-        format!("--kubelet-client-certificate={}", pki("kubelet-client.crt")),
-        format!("--kubelet-client-key={}", pki("kubelet-client.key")),
-        "--kubelet-preferred-address-types=InternalIP".to_owned(),
-        "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned(),
-        format!("--service-account-key-file={}", pki("service-accounts.pub")),
-        format!("--service-account-signing-key-file={}", pki("service-accounts.key")),
-        "--authorization-mode=Node,RBAC".to_owned(),
-        "--allow-privileged=true".to_owned(),
-        format!("--audit-policy-file={}", policy.display()),
-        format!("--audit-log-path={}", layout.audit_log().display()),
-        "--profiling=false".to_owned(),
-    ])
+    start(
+        layout,
+        "apiserver",
+        vec![
+            cache.program("kube-apiserver"),
+            "--etcd-servers=http://127.0.0.1:2379".to_owned(),
+            format!("--advertise-address={address}"),
+            "--bind-address=0.0.0.0".to_owned(),
+            "--secure-port=6443".to_owned(),
+            format!("--service-cluster-ip-range={SERVICE_RANGE}"),
+            format!("--client-ca-file={}", pki("ca.crt")),
+            format!("--tls-cert-file={}", pki("apiserver.crt")),
+            format!("--tls-private-key-file={}", pki("apiserver.key")),
+            format!("--kubelet-client-certificate={}", pki("kubelet-client.crt")),
+            format!("--kubelet-client-key={}", pki("kubelet-client.key")),
+            "--kubelet-preferred-address-types=InternalIP".to_owned(),
+            "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned(),
+            format!("--service-account-key-file={}", pki("service-accounts.pub")),
+            format!("--service-account-signing-key-file={}", pki("service-accounts.key")),
+            "--authorization-mode=Node,RBAC".to_owned(),
+            "--allow-privileged=true".to_owned(),
+            format!("--audit-policy-file={}", policy.display()),
+            format!("--audit-log-path={}", layout.audit_log().display()),
+            "--profiling=false".to_owned(),
+        ],
+    )
 }
 
 /// Starts what needs a ready API server. Without leader election neither gives up in an outage of the API.
 pub fn start_controllers(layout: &Layout, cache: &Cache) -> Result<()> {
     let pki = |file: &str| layout.pki().join(file).display().to_string();
-    start(layout, "controller-manager", vec![
-        cache.program("kube-controller-manager"),
-        format!("--kubeconfig={}", layout.kubeconfig("controller-manager").display()),
-        "--leader-elect=false".to_owned(),
-        "--use-service-account-credentials=true".to_owned(),
-        format!("--service-account-private-key-file={}", pki("service-accounts.key")),
-        format!("--root-ca-file={}", pki("ca.crt")),
-        format!("--cluster-signing-cert-file={}", pki("ca.crt")),
-        "--node-monitor-grace-period=20s".to_owned(), // the default of 50 s makes every test of a lost node wait
-    ])?;
-    start(layout, "scheduler", vec![
-        cache.program("kube-scheduler"),
-        format!("--kubeconfig={}", layout.kubeconfig("scheduler").display()),
-        "--leader-elect=false".to_owned(),
-    ])?;
+    start(
+        layout,
+        "controller-manager",
+        vec![
+            cache.program("kube-controller-manager"),
+            format!("--kubeconfig={}", layout.kubeconfig("controller-manager").display()),
+            "--leader-elect=false".to_owned(),
+            "--use-service-account-credentials=true".to_owned(),
+            format!("--service-account-private-key-file={}", pki("service-accounts.key")),
+            format!("--root-ca-file={}", pki("ca.crt")),
+            format!("--cluster-signing-cert-file={}", pki("ca.crt")),
+            "--node-monitor-grace-period=20s".to_owned(), // the default of 50 s makes every test of a lost node wait
+        ],
+    )?;
+    start(
+        layout,
+        "scheduler",
+        vec![
+            cache.program("kube-scheduler"),
+            format!("--kubeconfig={}", layout.kubeconfig("scheduler").display()),
+            "--leader-elect=false".to_owned(),
+        ],
+    )?;
     let corefile = layout.folder().join("Corefile");
     fs::write(&corefile, corefile_of(layout))?;
-    start(layout, "coredns", vec![
-        cache.program("coredns"),
-        "-quiet".to_owned(),
-        "-conf".to_owned(),
-        corefile.display().to_string(),
-    ])
+    start(
+        layout,
+        "coredns",
+        vec![cache.program("coredns"), "-quiet".to_owned(), "-conf".to_owned(), corefile.display().to_string()],
+    )
 }
 
 /// The Service of the cluster's DNS: no selector, its one endpoint is the process started above.

@@ -1,11 +1,10 @@
 //! Faults: outage of the API, frozen and killed processes, cut cables. Every fault names its undoing.
 
 use anyhow::{Context as _, Result};
-use k8s_openapi::api::core::v1::Pod;
 use rustix::process::Signal;
 
 use super::Cluster;
-use super::network::{in_netns, set_node_link};
+use super::network::set_node_link;
 use super::{control_plane, daemons};
 use crate::host::cgroup;
 use crate::host::process::Process;
@@ -94,46 +93,45 @@ impl Cluster {
         cgroup::freeze(&node.cgroup, false)
     }
 
-    /// Pulls a pod's cable, or plugs it in again: nobody reaches it, its node's kubelet with its probes included.
+    /// Cuts a pod off, or undoes that: nobody reaches it, its node's kubelet with its probes included; connections hang as
+    /// with a pulled cable. Undoes [`cut_pod_from`](Self::cut_pod_from) as well.
     pub async fn set_pod_cut(&self, namespace: &str, pod: &str, cut: bool) -> Result<()> {
-        let object = self.pod(namespace, pod).await?;
-        let (_, node) = self.pod_cgroup(&object)?;
-        let routes = in_netns(&node.netns, &["ip", "-oneline", "route", "show", &ip_of(&object)?])?;
-        let link = routes.split_whitespace().skip_while(|word| *word != "dev").nth(1).map(str::to_owned);
-        match (link, cut) {
-            (Some(link), true) => {
-                // A route goes with its link: both come back together.
-                self.remember_link(&object, &link)?;
-                in_netns(&node.netns, &["ip", "link", "set", &link, "down"])?;
-            }
-            (None, false) => {
-                let link = self.remembered_link(&object)?;
-                let ip = ip_of(&object)?;
-                let gateway = node.pods.replace(".0/24", ".1");
-                in_netns(&node.netns, &["ip", "link", "set", &link, "up"])?;
-                in_netns(&node.netns, &["ip", "route", "replace", &ip, "dev", &link, "src", &gateway])?;
-            }
-            (Some(_), false) | (None, true) => {}
+        let all: [&[&str]; 2] = [&["OUTPUT", "!", "-o", "lo"], &["INPUT", "!", "-i", "lo"]];
+        self.drop_in_pod(namespace, pod, if cut { &all } else { &[] }).await
+    }
+
+    /// Cuts two pods off from each other, also on the way through a Service. [`cut_pod_from`](Self::cut_pod_from) with an
+    /// empty list undoes it, for each of the two.
+    pub async fn cut_pods(&self, namespace: &str, one: &str, other: &str) -> Result<()> {
+        for (pod, from) in [(one, other), (other, one)] {
+            let status = self.pod(namespace, from).await?.status;
+            let address = status.and_then(|status| status.pod_ip).context("the pod has no address")?;
+            self.cut_pod_from(namespace, pod, &[&address]).await?;
         }
         Ok(())
     }
 
-    /// Drops what a pod sends to some addresses, and what it gets from them. The kubelet and all others still reach it.
-    /// An empty list restores all.
+    /// Drops what a pod sends to some addresses, and what it gets from them: addresses as the pod sees them, so a Service's
+    /// is another than its pods'. The kubelet and all others still reach it. An empty list restores all.
     pub async fn cut_pod_from(&self, namespace: &str, pod: &str, addresses: &[&str]) -> Result<()> {
-        let object = self.pod(namespace, pod).await?;
-        let (group, _) = self.pod_cgroup(&object)?;
+        let both: Vec<[&str; 3]> =
+            addresses.iter().flat_map(|address| [["OUTPUT", "-d", *address], ["INPUT", "-s", *address]]).collect();
+        let rules: Vec<&[&str]> = both.iter().map(<[&str; 3]>::as_slice).collect();
+        self.drop_in_pod(namespace, pod, &rules).await
+    }
+
+    /// Replaces the firewall rules of earlier faults in a pod's network namespace.
+    async fn drop_in_pod(&self, namespace: &str, pod: &str, rules: &[&[&str]]) -> Result<()> {
+        let (group, _) = self.pod_cgroup(&self.pod(namespace, pod).await?)?;
         let pid = cgroup::processes(&group).into_iter().next().context("the pod has no process")?;
         let enter = format!("--net=/proc/{pid}/ns/net");
         let iptables = |args: &[&str]| run(&[&["nsenter", &enter, "iptables", "--wait"], args].concat());
-        for rule in iptables(&["--list-rules"])?.lines().filter(|rule| rule.contains(MARK)) {
-            let words: Vec<&str> = rule.split_whitespace().skip(1).collect();
+        for old in iptables(&["--list-rules"])?.lines().filter(|rule| rule.contains(MARK)) {
+            let words: Vec<&str> = old.split_whitespace().skip(1).collect();
             iptables(&[&["--delete"], words.as_slice()].concat())?;
         }
-        for address in addresses {
-            let comment = ["-m", "comment", "--comment", MARK, "-j", "DROP"];
-            iptables(&[&["-A", "OUTPUT", "-d", address], comment.as_slice()].concat())?;
-            iptables(&[&["-A", "INPUT", "-s", address], comment.as_slice()].concat())?;
+        for rule in rules {
+            iptables(&[&["--append"], *rule, &["-m", "comment", "--comment", MARK, "-j", "DROP"]].concat())?;
         }
         Ok(())
     }
@@ -142,23 +140,4 @@ impl Cluster {
     pub fn api_addresses(&self) -> [String; 2] {
         control_plane::api_addresses(self.layout())
     }
-
-    fn remember_link(&self, pod: &Pod, link: &str) -> Result<()> {
-        let file = self.link_file(pod)?;
-        std::fs::write(&file, link).with_context(|| file.display().to_string())
-    }
-
-    fn remembered_link(&self, pod: &Pod) -> Result<String> {
-        let file = self.link_file(pod)?;
-        std::fs::read_to_string(&file).with_context(|| format!("the pod was not cut: {}", file.display()))
-    }
-
-    fn link_file(&self, pod: &Pod) -> Result<std::path::PathBuf> {
-        let uid = pod.metadata.uid.as_deref().context("the pod has no uid")?;
-        Ok(self.layout().folder().join(format!("cut-{uid}")))
-    }
-}
-
-fn ip_of(pod: &Pod) -> Result<String> {
-    pod.status.as_ref().and_then(|status| status.pod_ip.clone()).context("the pod has no address")
 }

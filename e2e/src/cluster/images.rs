@@ -9,8 +9,8 @@ use crate::images::{Image, own};
 
 impl Cluster {
     /// Builds the operator and the sidecar from the work tree and makes them known to every node.
-    pub fn load_own_images(&self) -> Result<own::OwnImages> {
-        let images = own::build(&Cache::open()?)?;
+    pub fn load_own_images(&self, profile: own::Profile) -> Result<own::OwnImages> {
+        let images = own::build(&Cache::open()?, profile)?;
         self.load_image(&images.operator)?;
         self.load_image(&images.sidecar)?;
         Ok(images)
@@ -24,5 +24,13 @@ impl Cluster {
             }
         }
         Ok(())
+    }
+
+    /// Makes an image known by another name as well, on every node.
+    pub fn tag_image(&self, from: &str, to: &str) -> Result<()> {
+        self.layout().all_nodes().iter().try_for_each(|one| {
+            node::ctr(one, &["images", "tag", "--force", from, to])?;
+            Ok(())
+        })
     }
 }

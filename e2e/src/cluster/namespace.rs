@@ -60,11 +60,7 @@ impl Namespace {
 impl Cluster {
     /// Runs `scenario` in a fresh namespace of that name. On success the namespace goes and its volumes are wiped; on
     /// failure all is dumped to `target/e2e/<name>/` and left for a look until the next run.
-    pub async fn with_namespace<T>(
-        &self,
-        name: &str,
-        scenario: impl AsyncFnOnce(Namespace) -> Result<T>,
-    ) -> Result<T> {
+    pub async fn with_namespace<T>(&self, name: &str, scenario: impl AsyncFnOnce(Namespace) -> Result<T>) -> Result<T> {
         self.delete_namespace(name).await?;
         self.recycle_volumes().await?;
         self.apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}")).await?;
@@ -98,11 +94,8 @@ impl Cluster {
         self.wait(&format!("namespace {name} is gone"), Duration::from_secs(90), async || {
             let Some(object) = namespaces.get_opt(name).await? else { return Ok(None) };
             let conditions = object.status.and_then(|status| status.conditions).unwrap_or_default();
-            let reasons: Vec<String> = conditions
-                .into_iter()
-                .filter(|one| one.status == "True")
-                .filter_map(|one| one.message)
-                .collect();
+            let reasons: Vec<String> =
+                conditions.into_iter().filter(|one| one.status == "True").filter_map(|one| one.message).collect();
             Ok(Some(reasons.join("; ")))
         })
         .await

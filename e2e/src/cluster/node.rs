@@ -134,10 +134,7 @@ pub fn ctr(node: &Node, args: &[&str]) -> Result<String> {
 fn start(layout: &Layout, node: &Node, name: &str, argv: Vec<String>, env: Vec<(String, String)>) -> Result<()> {
     let name = format!("{name}-{}", node.name);
     let log = layout.logs().join(format!("{name}.log"));
-    daemons::start(
-        layout,
-        Spec { name, argv, env, netns: node.netns.clone(), cgroup: node.system_cgroup(), log },
-    )?;
+    daemons::start(layout, Spec { name, argv, env, netns: node.netns.clone(), cgroup: node.system_cgroup(), log })?;
     Ok(())
 }
 

@@ -47,7 +47,7 @@ pub async fn up(options: &Options) -> Result<Cluster> {
         tokio::task::spawn_blocking(move || start_machinery(&options, &cache)).await??
     };
     let cluster = Cluster::attach(&layout.name).await?;
-    let deadline = Duration::from_secs(60);
+    let deadline = Duration::from_mins(1);
     cluster.wait("API server is ready", deadline, || cluster.api_is_ready()).await.map_err(|e| explain(&layout, e))?;
     {
         let (layout, cache) = (layout.clone(), cache.clone());

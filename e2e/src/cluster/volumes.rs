@@ -12,7 +12,7 @@ use super::Cluster;
 use super::layout::{Layout, Node};
 use crate::host::run::run;
 
-/// The default StorageClass: a claim is bound when its pod is scheduled.
+/// The default `StorageClass`: a claim is bound when its pod is scheduled.
 pub const STORAGE_CLASS: &str = r#"
 apiVersion: storage.k8s.io/v1
 kind: StorageClass
@@ -44,7 +44,7 @@ pub fn create(layout: &Layout, node: &Node, numbers: std::ops::Range<u16>) -> Re
     Ok(())
 }
 
-/// The PersistentVolumes of a node, as YAML.
+/// The `PersistentVolumes` of a node, as YAML.
 pub fn manifests(layout: &Layout, node: &Node, numbers: std::ops::Range<u16>) -> Result<String> {
     let documents: Vec<String> = numbers
         .map(|number| {

@@ -30,7 +30,8 @@ const NEEDED: &[(&str, &str)] = &[
 
 /// Installs what is missing.
 pub fn ensure() -> Result<()> {
-    let mut packages: Vec<&str> = NEEDED.iter().filter(|(program, _)| !exists(program)).map(|(_, name)| *name).collect();
+    let mut packages: Vec<&str> =
+        NEEDED.iter().filter(|(program, _)| !exists(program)).map(|(_, name)| *name).collect();
     if run_command(Command::new("python3").args(["-m", "pip", "--version"])).is_err() {
         packages.push("python3-pip");
     }
@@ -47,10 +48,12 @@ fn exists(program: &str) -> bool {
 
 fn install(packages: &[&str]) -> Result<()> {
     let apt = |args: &[&str]| {
-        run_command(Command::new("apt-get").args(["-qq", "--yes", "-o", "DPkg::Lock::Timeout=120"]).args(args).env(
-            "DEBIAN_FRONTEND",
-            "noninteractive",
-        ))
+        run_command(
+            Command::new("apt-get")
+                .args(["-qq", "--yes", "-o", "DPkg::Lock::Timeout=120"])
+                .args(args)
+                .env("DEBIAN_FRONTEND", "noninteractive"),
+        )
     };
     apt(&["update"]).context("unable to refresh the package lists")?;
     apt(&[&["install", "--no-install-recommends"], packages].concat())?;

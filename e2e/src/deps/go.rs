@@ -1,4 +1,4 @@
-//! Kubernetes, etcd and CoreDNS, built from the pinned Go modules in `binaries/`.
+//! Kubernetes, etcd and `CoreDNS`, built from the pinned Go modules in `binaries/`.
 
 use std::fs;
 use std::os::unix::fs::symlink;

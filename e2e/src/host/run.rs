@@ -13,8 +13,8 @@ pub fn run<S: AsRef<str>>(argv: &[S]) -> Result<String> {
 /// As [`run`], with `input` on stdin.
 pub fn run_with_input<S: AsRef<str>>(argv: &[S], input: &str) -> Result<String> {
     let words: Vec<&str> = argv.iter().map(AsRef::as_ref).collect();
-    let (program, args) = words.split_first().context("an empty command line")?;
-    finish(Command::new(program).args(args), input).with_context(|| words.join(" "))
+    let (program, rest) = words.split_first().context("an empty command line")?;
+    finish(Command::new(program).args(rest), input).with_context(|| words.join(" "))
 }
 
 /// As [`run`], for a command that was prepared with a folder or environment of its own.

@@ -27,9 +27,19 @@ pub struct OwnImages {
     pub sidecar: Image,
 }
 
+/// How the binaries are built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// As users get them: small, and minutes of build time for each change.
+    Release,
+    /// Unoptimized: seconds of build time, for the work on a scenario. Not for measurements.
+    Dev,
+}
+
 /// Builds the binaries and writes their archives.
-pub fn build(cache: &Cache) -> Result<OwnImages> {
-    let binaries = step("building the operator, sidecar and supervisor (release, static)", compile)?;
+pub fn build(cache: &Cache, profile: Profile) -> Result<OwnImages> {
+    let binaries =
+        step(&format!("building the operator, sidecar and supervisor ({profile:?}, static)"), || compile(profile))?;
     let mut images = Vec::new();
     for (name, programs) in IMAGES {
         images.push(image(cache, name, programs, &binaries)?);
@@ -55,18 +65,26 @@ fn image(cache: &Cache, name: &str, programs: &[&str], binaries: &Path) -> Resul
         }
         let layer = layer::from_folder(&root, &out.join("layer.tar"))?;
         let entrypoint = programs.iter().take(1).map(|program| format!("/{program}")).collect();
-        archive::write(&out.join("image.tar"), &reference, &archive::Config { entrypoint, ..Default::default() }, &[layer])
+        archive::write(
+            &out.join("image.tar"),
+            &reference,
+            &archive::Config { entrypoint, ..Default::default() },
+            &[layer],
+        )
     })?;
     Ok(Image { reference, archive: folder.join("image.tar") })
 }
 
 /// Builds for musl where that target is, else a static glibc; returns the folder of the binaries.
-fn compile() -> Result<PathBuf> {
+fn compile(profile: Profile) -> Result<PathBuf> {
     let workspace = crate_folder().parent().context("the crate lies in the workspace")?;
     let target = if has_musl() { MUSL } else { GNU };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(workspace).args(["build", "--quiet", "--release", "--target", target]);
+    command.current_dir(workspace).args(["build", "--quiet", "--target", target]);
+    if profile == Profile::Release {
+        command.arg("--release");
+    }
     for (_, programs) in IMAGES {
         for program in *programs {
             command.args(["--package", program]);
@@ -78,7 +96,7 @@ fn compile() -> Result<PathBuf> {
     }
     run_command(&mut command)?;
     let folder = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
-    Ok(folder.join(target).join("release"))
+    Ok(folder.join(target).join(if profile == Profile::Release { "release" } else { "debug" }))
 }
 
 /// Whether the musl target is installed, or can be.

