@@ -50,6 +50,9 @@ pub fn member_status(view: &View, conn_url: &str, api_url: &str) -> Value {
 /// What is ours: why the member is where it is.
 fn matriarch(view: &View) -> Value {
     let mut ours = json!({"rule": view.rule, "reason": view.reason, "pod_uid": view.pod_uid});
+    if let Some(server) = &view.server {
+        ours["server_version"] = json!(server.version);
+    }
     if !view.invalid_parameters.is_empty() {
         ours["invalid_parameters"] = json!(view.invalid_parameters);
     }
@@ -110,7 +113,7 @@ mod tests {
                 "state": "running", "role": "replica", "version": "4.1.4",
                 "xlog_location": 200, "receive_lsn": 200, "replay_lsn": 150,
                 "replication_state": "streaming", "timeline": 3,
-                "matriarch": {"rule": "follower.streams", "reason": "follows orders-0", "pod_uid": "u-1"},
+                "matriarch": {"rule": "follower.streams", "reason": "follows orders-0", "pod_uid": "u-1", "server_version": 0},
             })
         );
     }

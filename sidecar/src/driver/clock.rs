@@ -1,4 +1,4 @@
-//! The clocks: CLOCK_BOOTTIME for every decision, the wall clock for what is written down, and a timer on boot time.
+//! The clocks: `CLOCK_BOOTTIME` for every decision, the wall clock for what is written down, and a timer on boot time.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,7 +13,7 @@ use rustix::time::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Microseconds on CLOCK_BOOTTIME.
+/// Microseconds on `CLOCK_BOOTTIME`.
 pub fn boot() -> Boot {
     let time = clock_gettime(ClockId::Boottime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
@@ -27,7 +27,7 @@ pub fn now() -> Now {
     Now { boot: boot(), wall: Wall(i64::try_from(wall.as_micros()).unwrap_or(i64::MAX)) }
 }
 
-/// A timer on CLOCK_BOOTTIME, which neither `Instant` nor tokio's timers are: they stand still while the machine sleeps.
+/// A timer on `CLOCK_BOOTTIME`, which neither `Instant` nor tokio's timers are: they stand still while the machine sleeps.
 pub struct Timer {
     fd: AsyncFd<OwnedFd>,
 }

@@ -40,7 +40,7 @@ impl Handle {
         (Self { view, requests }, HandleEnd { view: view_in, requests: requests_out })
     }
 
-    /// What the core last published. Times in it are CLOCK_BOOTTIME: compare with [`crate::driver::clock::now`].
+    /// What the core last published. Times in it are `CLOCK_BOOTTIME`: compare with [`crate::driver::clock::now`].
     pub fn view(&self) -> Arc<View> {
         self.view.borrow().clone()
     }

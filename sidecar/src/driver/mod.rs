@@ -11,7 +11,6 @@ use std::time::Duration;
 use matriarch_ha::effect::{Effect, Question, Reply};
 use matriarch_ha::event::{Event, Now};
 use matriarch_ha::types::Boot;
-use matriarch_ha::view::View;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 
@@ -66,8 +65,8 @@ struct Driver {
     world: World,
     timer: clock::Timer,
     end: HandleEnd,
-    /// What the core published last, before anything was added to it.
-    published: View,
+    /// What the core was told of parameters that cannot be used.
+    invalid_parameters: BTreeMap<String, String>,
     /// Requests that wait for the core.
     asked: BTreeMap<u64, oneshot::Sender<Reply>>,
     next_request: u64,
@@ -86,7 +85,7 @@ pub async fn run(
         world,
         timer: clock::Timer::new()?,
         end,
-        published: View::default(),
+        invalid_parameters: BTreeMap::new(),
         asked: BTreeMap::new(),
         next_request: 1,
         tasks: BTreeMap::new(),
@@ -101,7 +100,7 @@ pub async fn run(
             }
         }
         if upkeep {
-            driver.publish();
+            driver.check_parameters();
         }
         next = tokio::select! {
             biased;
@@ -140,17 +139,14 @@ impl Driver {
         Event::Request { id, request: asked.request }
     }
 
-    /// Shows the world what the core published, and what only the edge knows.
-    fn publish(&self) {
-        let mut view = self.published.clone();
-        view.invalid_parameters.extend(self.world.postgres.invalid_parameters());
-        self.end.view.send_if_modified(|shown| {
-            let differs = **shown != view;
-            if differs {
-                *shown = Arc::new(view);
-            }
-            differs
-        });
+    /// What PostgreSQL cannot use of the configuration is found out with every change of its files.
+    fn check_parameters(&mut self) {
+        let invalid = self.world.postgres.invalid_parameters();
+        if self.invalid_parameters != invalid {
+            self.invalid_parameters.clone_from(&invalid);
+            // Fails only when the loop has ended.
+            let _ = self.world.events.send(Event::Parameters { invalid });
+        }
     }
 
     /// Starts one effect; nothing here waits, but for the very last message.
@@ -210,8 +206,7 @@ impl Driver {
             }
             Effect::WakeAt(at) => self.timer.set(at.max(clock::boot().plus_ms(BREATH_MS)))?,
             Effect::Publish(view) => {
-                self.published = *view;
-                self.publish();
+                self.end.view.send_replace(Arc::new(*view));
             }
             Effect::Verdict { rule, reason } => tracing::info!(rule.id = rule, "{reason}"),
             Effect::Finish => {
