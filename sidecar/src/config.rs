@@ -179,7 +179,7 @@ pub enum VerifyClient {
 /// Section `postgresql`, taken apart.
 #[derive(Debug, Clone)]
 pub struct Postgres {
-    /// listen_addresses
+    /// `listen_addresses`
     pub listen_addresses: String,
     /// port
     pub port: u16,
@@ -351,7 +351,7 @@ fn fill(text: &mut String, default: impl FnOnce() -> String) {
     }
 }
 
-/// `*:5432`, `0.0.0.0,::1:5432`, `[::]:5432` → listen_addresses and port.
+/// `*:5432`, `0.0.0.0,::1:5432`, `[::]:5432` → `listen_addresses` and port.
 fn listen(text: &str) -> Result<(String, u16), Error> {
     let bad = || Error::Value {
         key: "postgresql.listen".into(),

@@ -1,5 +1,6 @@
 //! A member's life with a real supervisor and a real PostgreSQL, by the tasks that the core orders.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
 mod common;
 
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! The text of postgresql.conf, pg_hba.conf and the passfile, made whole from a [`ServerConfig`]. Pure.
+//! The text of postgresql.conf, `pg_hba.conf` and the passfile, made whole from a [`ServerConfig`]. Pure.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ pub const CONTROLLED: [&str; 20] = [
     "wal_log_hints",
 ];
 
-/// Parameters of which a standby must have at least what its primary had, and their names in pg_controldata.
+/// Parameters of which a standby must have at least what its primary had, and their names in `pg_controldata`.
 pub const RAISED: [(&str, &str, u64); 5] = [
     ("max_connections", "max_connections setting", 100),
     ("max_worker_processes", "max_worker_processes setting", 8),
@@ -98,7 +98,7 @@ impl Place {
     pub fn conf(&self) -> PathBuf {
         self.data_dir.join("postgresql.conf")
     }
-    /// pg_hba.conf
+    /// `pg_hba.conf`
     pub fn hba(&self) -> PathBuf {
         self.data_dir.join("pg_hba.conf")
     }
@@ -106,15 +106,19 @@ impl Place {
     pub fn auto_conf(&self) -> PathBuf {
         self.data_dir.join("postgresql.auto.conf")
     }
+    /// postmaster.pid
+    pub fn pid_file(&self) -> PathBuf {
+        self.data_dir.join("postmaster.pid")
+    }
     /// standby.signal
     pub fn standby_signal(&self) -> PathBuf {
         self.data_dir.join("standby.signal")
     }
-    /// There as long as a pg_rewind has not ended well: what is in PGDATA then is of no use.
+    /// There as long as a `pg_rewind` has not ended well: what is in PGDATA then is of no use.
     pub fn rewinding(&self) -> PathBuf {
         self.beside(".rewinding")
     }
-    /// Passwords for the WAL receiver, pg_basebackup and pg_rewind.
+    /// Passwords for the WAL receiver, `pg_basebackup` and `pg_rewind`.
     pub fn passfile(&self) -> PathBuf {
         self.volume.join("conf/pgpass")
     }
@@ -147,14 +151,31 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// postgresql.conf. `tls`: the certificates are in place.
-pub fn postgresql_conf(place: &Place, config: &ServerConfig, replication: &str, tls: bool) -> String {
+/// What a configuration depends on besides [`ServerConfig`].
+#[derive(Debug, Clone, Copy)]
+pub struct Given<'a> {
+    /// The replication role.
+    pub replication: &'a str,
+    /// The certificates are in place.
+    pub tls: bool,
+    /// PostgreSQL's major version, where it is known.
+    pub major: Option<u32>,
+}
+
+/// postgresql.conf.
+pub fn postgresql_conf(place: &Place, config: &ServerConfig, given: Given) -> String {
+    let Given { replication, tls, major } = given;
     let mut all: BTreeMap<String, String> = BTreeMap::new();
     let mut set = |name: &str, value: &str| {
         all.insert(name.to_owned(), value.to_owned());
     };
     for (name, value) in DEFAULTS {
         set(name, value);
+    }
+    if major.is_some_and(|major| major >= 14) {
+        // After a crash PostgreSQL syncs its whole directory before it recovers: file by file that takes a second for an empty
+        // database and minutes for a large one.
+        set("recovery_init_sync_method", "syncfs");
     }
     if tls {
         set("ssl", "on");
@@ -195,7 +216,7 @@ pub fn lines(parameters: &BTreeMap<String, String>) -> String {
     out
 }
 
-/// primary_conninfo, exactly as PostgreSQL will show it.
+/// `primary_conninfo`, exactly as PostgreSQL will show it.
 pub fn primary_conninfo(place: &Place, upstream: &Upstream, replication: &str) -> String {
     conninfo(place, upstream, &[("user", replication), ("application_name", &place.member)])
 }
@@ -234,18 +255,18 @@ fn guc_quote(value: &str) -> String {
     format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''").replace('\n', "\\n").replace('\r', "\\r"))
 }
 
-/// The roles that pg_hba.conf names.
+/// The roles that `pg_hba.conf` names.
 #[derive(Debug, Clone)]
 pub struct Roles<'a> {
     /// The agent itself.
     pub superuser: &'a str,
     /// Standbys.
     pub replication: &'a str,
-    /// pg_rewind.
+    /// `pg_rewind`.
     pub rewind: &'a str,
 }
 
-/// pg_hba.conf: first the few lines without which a cluster cannot run, then the configuration's. Only where it has none does
+/// `pg_hba.conf`: first the few lines without which a cluster cannot run, then the configuration's. Only where it has none does
 /// everybody with a password get in, so that `hostssl …` alone means TLS only.
 pub fn pg_hba_conf(config: &ServerConfig, roles: &Roles) -> String {
     let (superuser, replication, rewind) =
@@ -277,7 +298,8 @@ fn hba_quote(name: &str) -> String {
 /// libpq's passfile.
 pub fn passfile(who: &[&Credentials]) -> String {
     let escape = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
-    who.iter().map(|one| format!("*:*:*:{}:{}\n", escape(&one.username), escape(&one.password))).collect()
+    let lines = who.iter().map(|one| ["*:*:*:", &escape(&one.username), ":", &escape(&one.password), "\n"].concat());
+    lines.collect()
 }
 
 /// postgresql.auto.conf without what is Matriarch's (it wins over postgresql.conf); none: nothing to remove.
@@ -342,7 +364,7 @@ mod tests {
             config.parameters.insert(name.into(), value.into());
         }
         config.sync_names = "ANY 1 (\"orders-1\",\"orders-2\")".into();
-        let text = postgresql_conf(&place(), &config, "replicator", true);
+        let text = postgresql_conf(&place(), &config, Given { replication: "replicator", tls: true, major: Some(15) });
         for line in [
             "wal_keep_size = '1GB'",
             "port = '5432'",

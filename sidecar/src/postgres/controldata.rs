@@ -1,4 +1,4 @@
-//! The output of pg_controldata (with `LC_ALL=C`). Pure.
+//! The output of `pg_controldata` (with `LC_ALL=C`). Pure.
 
 use std::collections::BTreeMap;
 

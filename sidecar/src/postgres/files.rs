@@ -76,7 +76,15 @@ impl Postgres {
             replication: &replication.username,
             rewind: rewind.as_ref().map_or("rewinder", |rewind| rewind.username.as_str()),
         };
-        let text = conf::postgresql_conf(&self.place, &config, &replication.username, tls.is_some());
+        let text = conf::postgresql_conf(
+            &self.place,
+            &config,
+            conf::Given {
+                replication: &replication.username,
+                tls: tls.is_some(),
+                major: self.supervisor.major_version(),
+            },
+        );
         let hba = conf::pg_hba_conf(&config, &roles);
         // What the configuration points to is there before the configuration is.
         let mut first = vec![self.put(self.place.hba(), hba, 0o600)];

@@ -51,14 +51,12 @@ impl From<tokio_postgres::Error> for Error {
             };
         }
         let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
-        match io.map(std::io::Error::kind) {
-            Some(std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound) => {
-                Self::Absent(io.map_or_else(String::new, ToString::to_string))
-            }
-            _ => {
-                let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-                Self::Failed(format!("{error}{cause}"))
-            }
+        if let Some(std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound) = io.map(std::io::Error::kind)
+        {
+            Self::Absent(io.map_or_else(String::new, ToString::to_string))
+        } else {
+            let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+            Self::Failed(format!("{error}{cause}"))
         }
     }
 }

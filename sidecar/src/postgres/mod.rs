@@ -64,7 +64,7 @@ pub struct Postgres {
     kept: query::Kept,
     files: files::Files,
     parameters: parameters::Checked,
-    /// Settings of the primary that a standby must not go below, from pg_controldata.
+    /// Settings of the primary that a standby must not go below, from `pg_controldata`.
     floor: Mutex<Option<BTreeMap<String, u64>>>,
 }
 
@@ -138,7 +138,7 @@ impl Postgres {
         self.supervisor.run(tool("pg_controldata", arguments)).await
     }
 
-    /// Reads the floor of a standby's settings from pg_controldata.
+    /// Reads the floor of a standby's settings from `pg_controldata`.
     async fn read_floor(&self) -> Result<BTreeMap<String, u64>, Error> {
         let output = self.controldata(&self.place.data_dir).await?;
         if !output.success() {

@@ -33,8 +33,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A watch that is silent for so long is asked for a sign of life by the kernel.
 const KEEPALIVE: Duration = Duration::from_secs(10);
-/// Idle connections are kept so long: longer than loop_wait, so that renewals need no new handshake.
-const IDLE: Duration = Duration::from_secs(60);
+/// Idle connections are kept so long: longer than `loop_wait`, so that renewals need no new handshake.
+const IDLE: Duration = Duration::from_mins(1);
 
 /// In a pod by its service account, elsewhere by the kubeconfig.
 pub async fn client(context: Option<&str>) -> Result<Client, Error> {

@@ -148,7 +148,7 @@ impl Calls {
         let uri = format!("{}?{}", self.path(kind, None), self.selector());
         within(LIST_TIMEOUT, async {
             let bytes = self.bytes(Method::GET, &uri, None).await?;
-            let list: wire::List = serde_json::from_slice(&bytes).map_err(malformed)?;
+            let list: wire::List = serde_json::from_slice(&bytes).map_err(|error| malformed(&error))?;
             Ok(list.into_parts())
         })
         .await
@@ -163,7 +163,7 @@ impl Calls {
     ) -> Result<Object, StoreError> {
         within(limit, async {
             let bytes = self.bytes(method, uri, body).await?;
-            serde_json::from_slice::<wire::Raw>(&bytes).map(Object::from).map_err(malformed)
+            serde_json::from_slice::<wire::Raw>(&bytes).map(Object::from).map_err(|error| malformed(&error))
         })
         .await
     }
@@ -268,7 +268,7 @@ fn unreachable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> St
     StoreError::Unreachable(text)
 }
 
-fn malformed(error: serde_json::Error) -> StoreError {
+fn malformed(error: &serde_json::Error) -> StoreError {
     StoreError::Status(500, format!("the API server's answer cannot be read: {error}"), None)
 }
 
@@ -279,8 +279,19 @@ fn escape(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-_./~".contains(&byte) {
             out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            out.push('%');
+            for digit in [byte >> 4, byte & 15] {
+                out.extend(char::from_digit(u32::from(digit), 16).map(|digit| digit.to_ascii_uppercase()));
+            }
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn queries_are_escaped() {
+        assert_eq!(super::escape("cluster-name=a,b é"), "cluster-name%3Da%2Cb%20%C3%A9");
+    }
 }

@@ -23,7 +23,7 @@ const RETRY: Duration = Duration::from_millis(50);
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 /// While the pod is being stopped the supervisor hears of us this often (it waits 5 s).
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Reads of CLOCK_BOOTTIME on one machine agree to microseconds; more than this is another clock.
+/// Reads of `CLOCK_BOOTTIME` on one machine agree to microseconds; more than this is another clock.
 const CLOCK_TOLERANCE_US: u64 = 5_000;
 
 /// Why there is no connection.
@@ -147,6 +147,7 @@ async fn serve(
         }
         let mut state = shared.state();
         state.next_id = state.next_id.max(1);
+        state.major = hello.version.as_deref().and_then(version).as_deref().and_then(major);
         state.line = Some(Line { urgent, calls });
         drop(state);
         let _ = shared.events.send(Event::Attached(attached(hello)));
@@ -271,14 +272,20 @@ fn version(text: &str) -> Option<String> {
     text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit())).map(ToOwned::to_owned)
 }
 
+/// `15.18`, `18beta1` → 15, 18.
+fn major(version: &str) -> Option<u32> {
+    version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::version;
+    use super::{major, version};
 
     #[test]
     fn versions_are_found_in_what_postgres_says() {
         assert_eq!(version("postgres (PostgreSQL) 15.18 (Debian 15.18-1.pgdg13+1)").as_deref(), Some("15.18"));
         assert_eq!(version("postgres (PostgreSQL) 18beta1\n").as_deref(), Some("18beta1"));
         assert_eq!(version("postgres: not found"), None);
+        assert_eq!((major("15.18"), major("18beta1"), major("")), (Some(15), Some(18), None));
     }
 }

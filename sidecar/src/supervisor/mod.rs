@@ -56,6 +56,8 @@ struct State {
     /// Where frames go while a connection is there.
     line: Option<Line>,
     next_id: u64,
+    /// Major version of PostgreSQL.
+    major: Option<u32>,
     pending: BTreeMap<u64, Pending>,
 }
 
@@ -88,6 +90,11 @@ impl Supervisor {
         Self { shared }
     }
 
+    /// Major version of the image's PostgreSQL, as told at the last handshake.
+    pub fn major_version(&self) -> Option<u32> {
+        self.shared.state().major
+    }
+
     /// Sends a permit ahead of everything else; lost when there is no connection (`Attached` tells what holds).
     pub fn permit(&self, seq: u64, deadline: Option<Boot>) {
         let request = match deadline {
@@ -96,15 +103,16 @@ impl Supervisor {
         };
         let answer = self.send(request, None, true);
         tokio::spawn(async move {
-            match answer {
-                Ok((_, answer)) => match answer.await {
+            if let Ok((_, answer)) = answer {
+                match answer.await {
                     Ok((Answer::Refused { message, .. }, _)) => {
                         tracing::warn!(permit.seq = seq, "the supervisor refused a permit: {message}");
                     }
                     Ok(_) => {}
                     Err(_) => tracing::warn!(permit.seq = seq, "the supervisor went away before it answered a permit"),
-                },
-                Err(_) => tracing::warn!(permit.seq = seq, "no supervisor to give a permit to"),
+                }
+            } else {
+                tracing::warn!(permit.seq = seq, "no supervisor to give a permit to")
             }
         });
     }
@@ -152,10 +160,10 @@ impl Supervisor {
         self.file(FileOp::Write { path, content, mode }).await
     }
 
-    /// Starts the postmaster.
-    pub async fn start(&self, start: Start) -> Result<(), CallError> {
+    /// Starts the postmaster; tells its pid.
+    pub async fn start(&self, start: Start) -> Result<u32, CallError> {
         match self.call(Request::Start(start)).await? {
-            Answer::Started { .. } => Ok(()),
+            Answer::Started { postmaster } => Ok(postmaster.pid),
             other => Err(unexpected(&other)),
         }
     }

@@ -1,4 +1,5 @@
 //! Members without Kubernetes: a real supervisor and a real PostgreSQL each, as an unprivileged user, in a folder of their own.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::collections::BTreeMap;
@@ -205,7 +206,7 @@ matriarch: {{secrets_dir: {dir}/secrets, supervisor_socket: {dir}/sockets/superv
 
 impl Drop for Member {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() || std::env::var_os("MATRIARCH_SHOW_LOGS").is_some() {
             eprintln!("---- log of {}\n{}", self.name, self.log());
         }
         // Its children die with it: PostgreSQL's parent-death signal, and the postmaster's death for the rest.

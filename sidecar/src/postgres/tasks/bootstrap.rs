@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 use super::super::{Error, Postgres, local, tool};
 use crate::config::{Credentials, SecretError, User};
 
-/// What pg_rewind calls on its source (its manual page, "Notes").
+/// What `pg_rewind` calls on its source (its manual page, "Notes").
 const REWIND_FUNCTIONS: [&str; 4] = [
     "pg_catalog.pg_ls_dir(text, boolean, boolean)",
     "pg_catalog.pg_stat_file(text, boolean)",
@@ -109,7 +109,7 @@ fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// An SQL literal; standard_conforming_strings is on.
+/// An SQL literal; `standard_conforming_strings` is on.
 fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }

@@ -44,7 +44,7 @@ impl Postgres {
         }
     }
 
-    /// Fails where the directory is what an unfinished pg_rewind left.
+    /// Fails where the directory is what an unfinished `pg_rewind` left.
     async fn not_half_rewound(&self) -> Result<(), Error> {
         match self.supervisor.read(self.place.rewinding()).await? {
             None => Ok(()),

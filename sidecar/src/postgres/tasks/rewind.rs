@@ -1,4 +1,4 @@
-//! pg_rewind: a former primary becomes a copy of the new one's past.
+//! `pg_rewind`: a former primary becomes a copy of the new one's past.
 
 use matriarch_ha::effect::{ServerConfig, Upstream};
 use matriarch_ha::event::{ControlData, DataDir};
@@ -7,7 +7,7 @@ use matriarch_supervisor::protocol::{Answer, FileOp, Request, StopMode};
 use super::super::{Error, Postgres, conf, tool};
 use crate::config::User;
 
-/// From here on pg_rewind changes the target (its text since PostgreSQL 9.5).
+/// From here on `pg_rewind` changes the target (its text since PostgreSQL 9.5).
 const CHANGES: &str = "rewinding from last common checkpoint";
 /// How long a standby that crashed may take to stop after it was started for a clean end.
 const SETTLE_TIMEOUT_MS: u64 = 60_000;
@@ -15,9 +15,9 @@ const SETTLE_TIMEOUT_MS: u64 = 60_000;
 impl Postgres {
     /// What is lost if everything dies after a step:
     /// 1. The directory is brought to a clean end (crash recovery): nothing.
-    /// 2. `<pgdata>.rewinding` is written: from here on the directory counts as broken, as a half rewound one is. If pg_rewind
+    /// 2. `<pgdata>.rewinding` is written: from here on the directory counts as broken, as a half rewound one is. If `pg_rewind`
     ///    fails before it has changed anything, the mark is taken away again.
-    /// 3. pg_rewind has ended well, standby.signal is written: nothing but the time of another clone, while the mark is there.
+    /// 3. `pg_rewind` has ended well, standby.signal is written: nothing but the time of another clone, while the mark is there.
     /// 4. The mark is removed: nothing.
     pub(super) async fn rewind(&self, from: &Upstream) -> Result<(), Error> {
         if let Answer::Status(status) = self.supervisor.call(Request::Status).await?
@@ -54,9 +54,9 @@ impl Postgres {
         Ok(())
     }
 
-    /// pg_rewind needs a directory that was shut down cleanly. For a crashed primary it runs single-user recovery itself, which
+    /// `pg_rewind` needs a directory that was shut down cleanly. For a crashed primary it runs single-user recovery itself, which
     /// standby.signal would forbid. A crashed *standby* must not be recovered so: its end-of-recovery checkpoint would lie on the
-    /// leader's own timeline, where pg_rewind would not see it. It is started as a standby without an upstream, and stopped.
+    /// leader's own timeline, where `pg_rewind` would not see it. It is started as a standby without an upstream, and stopped.
     async fn clean_end(&self, data: &ControlData) -> Result<(), Error> {
         match data.state.as_str() {
             "shut down" | "shut down in recovery" => Ok(()),

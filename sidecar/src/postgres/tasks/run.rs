@@ -15,6 +15,17 @@ use crate::supervisor::CallError;
 const LOOK: Duration = Duration::from_millis(10);
 /// Every so many tries the supervisor is asked whether the postmaster still runs.
 const ASK_EVERY: u32 = 10;
+/// After so many looks (some two seconds) at a server that starts, it takes long, and is looked at less and less often …
+const PATIENT_AFTER: u32 = 150;
+/// … but at least this often.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// Line 1 of postmaster.pid is the pid, line 8 the state, `ready` when it accepts connections (PostgreSQL's miscadmin.h).
+fn is_ready(pid_file: &str, pid: u32) -> bool {
+    let mut lines = pid_file.lines();
+    lines.next().and_then(|line| line.trim().parse().ok()) == Some(pid)
+        && lines.nth(6).is_some_and(|state| state.trim() == "ready")
+}
 
 impl Postgres {
     /// What is lost if everything dies after a step: nothing after any of them, but mind what would start.
@@ -74,24 +85,37 @@ impl Postgres {
             args: self.place.arguments(),
             env: std::collections::BTreeMap::new(),
         };
-        self.supervisor.start(start).await?;
-        self.accepting().await.map(drop)
+        let pid = self.supervisor.start(start).await?;
+        self.accepting(Some(pid)).await.map(drop)
     }
 
     /// Waits until the server lets us in, or has ended. Has no deadline: recovery takes as long as it takes, and the core cancels.
-    async fn accepting(&self) -> Result<Client, Error> {
+    /// With a pid it is asked only when postmaster.pid says `ready`: each try before that would be a line in its log.
+    async fn accepting(&self, pid: Option<u32>) -> Result<Client, Error> {
+        let mut pause = LOOK;
         let mut tries = 0_u32;
         loop {
-            match local::connect(&self.config, "postgres", local::SHORT).await {
-                Ok(client) => return Ok(client),
-                Err(error @ (local::Error::Password(_) | local::Error::Secret(_))) => return Err(error.into()),
-                Err(error) => tracing::trace!("not yet: {error}"),
+            let ready = match pid {
+                Some(pid) => {
+                    self.supervisor.read(self.place.pid_file()).await?.is_some_and(|text| is_ready(&text, pid))
+                }
+                None => true,
+            };
+            if ready {
+                match local::connect(&self.config, "postgres", local::SHORT).await {
+                    Ok(client) => return Ok(client),
+                    Err(error @ (local::Error::Password(_) | local::Error::Secret(_))) => return Err(error.into()),
+                    Err(error) => tracing::debug!("not yet: {error}"),
+                }
             }
             tries += 1;
             if tries.is_multiple_of(ASK_EVERY) {
                 self.running().await?;
             }
-            sleep(LOOK).await;
+            sleep(pause).await;
+            if tries > PATIENT_AFTER {
+                pause = (pause * 5 / 4).min(LONGEST_PAUSE);
+            }
         }
     }
 
@@ -130,7 +154,7 @@ impl Postgres {
                     tracing::warn!("asking a server that promotes: {error}");
                     sleep(LOOK).await;
                     self.running().await?;
-                    client = self.accepting().await?;
+                    client = self.accepting(None).await?;
                     statement = client.prepare(RECOVERING).await?;
                 }
             }
@@ -155,5 +179,19 @@ impl Postgres {
         };
         self.forget_connection();
         Ok(stopped?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_ready;
+
+    #[test]
+    fn a_pid_file_tells_whose_it_is_and_whether_it_is_ready() {
+        let text = "77\n/v/pgdata\n1700000000\n5432\n/var/run/postgresql\n*\n 9 8\nready   \n";
+        assert!(is_ready(text, 77));
+        assert!(!is_ready(text, 78));
+        assert!(!is_ready(&text.replace("ready", "standby"), 77));
+        assert!(!is_ready("77\n", 77));
     }
 }
