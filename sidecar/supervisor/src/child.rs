@@ -88,7 +88,11 @@ impl Child {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut command = Command::new("/proc/self/exe");
-        command.arg0("matriarch-supervisor").arg(COMMAND).stdin(Stdio::from(OwnedFd::from(theirs)));
+        command
+            .arg0("matriarch-supervisor")
+            .arg(COMMAND)
+            .arg(std::process::id().to_string())
+            .stdin(Stdio::from(OwnedFd::from(theirs)));
         if tool.is_some() {
             command.stdout(Stdio::piped()).stderr(Stdio::piped());
         }

@@ -43,8 +43,6 @@ pub enum Job {
 /// Which program to become.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Launch {
-    /// The supervisor: without it there is no fence, so the program dies with it.
-    pub parent: i32,
     /// Whole path.
     pub program: PathBuf,
     /// Arguments.
@@ -71,7 +69,14 @@ pub enum Outcome {
 }
 
 /// The child's whole life. The exit code tells nothing; the answer does.
-pub fn main() -> u8 {
+pub fn main(parent: Option<&str>) -> u8 {
+    // Kept over execve, not over fork: the postmaster dies with the supervisor, and its children with the postmaster; a
+    // file operation does not go on behind the back of the next supervisor. As process 1 of a container this changes
+    // nothing, as the kernel kills all; elsewhere PostgreSQL must not live on without a fence.
+    let dies_along = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).is_ok();
+    if !dies_along || parent != Some(&std::os::unix::process::parent_id().to_string()) {
+        return 1;
+    }
     // The supervisor's are blocked: a child that hangs must be able to be cancelled.
     if sys::unblock_signals().is_err() {
         return 1;

@@ -1,4 +1,4 @@
-//! How a child becomes a postmaster or a tool: own session, dies with the supervisor, lock held, folder checked.
+//! How a child becomes a postmaster or a tool: own session, lock held, folder checked.
 
 use std::fs;
 use std::io::{self, Seek, Write};
@@ -18,8 +18,6 @@ use crate::{paths, sys};
 /// Why a program does not run.
 #[derive(Debug, thiserror::Error)]
 enum LaunchError {
-    #[error("the supervisor is gone")]
-    Orphan,
     #[error(transparent)]
     File(#[from] FileError),
     #[error("{data_dir} is no data directory: {why}")]
@@ -39,7 +37,7 @@ impl LaunchError {
             Self::NotReady { .. } => Refusal::NotFound,
             Self::Execute { source, .. } if source.kind() == io::ErrorKind::NotFound => Refusal::NotFound,
             Self::PidFile(PidFileError::Running { .. }) => Refusal::WrongState,
-            Self::Orphan | Self::PidFile(_) | Self::Process { .. } | Self::Execute { .. } => Refusal::Io,
+            Self::PidFile(_) | Self::Process { .. } | Self::Execute { .. } => Refusal::Io,
         };
         Answer::Refused { kind, message: crate::chain(self) }
     }
@@ -58,14 +56,6 @@ pub fn become_program(launch: &Launch, socket: &mut UnixStream) -> Answer {
 }
 
 fn try_become(launch: &Launch, socket: &mut UnixStream) -> Result<std::convert::Infallible, LaunchError> {
-    // Kept over execve, not over fork: the postmaster dies with the supervisor, and its children with the postmaster.
-    // As process 1 of a container this changes nothing, as the kernel kills all; elsewhere PostgreSQL must not live on
-    // without a fence.
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
-        .map_err(|errno| LaunchError::process("ask for a signal")(errno.into()))?;
-    if i32::try_from(std::os::unix::process::parent_id()) != Ok(launch.parent) {
-        return Err(LaunchError::Orphan);
-    }
     rustix::process::setsid().map_err(|errno| LaunchError::process("open a session")(errno.into()))?;
 
     let mut args = launch.args.clone();

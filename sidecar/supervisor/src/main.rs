@@ -44,7 +44,9 @@ enum MainError {
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     let result = match args.next().and_then(|first| first.into_string().ok()).as_deref() {
-        Some(job::COMMAND) => return ExitCode::from(job::main()),
+        Some(job::COMMAND) => {
+            return ExitCode::from(job::main(args.next().as_deref().and_then(|parent| parent.to_str())));
+        }
         Some("run") => options(args).and_then(|options| Ok(event_loop::run(options)?)),
         Some("--version" | "-V") => {
             println!("matriarch-supervisor {}", env!("CARGO_PKG_VERSION"));

@@ -377,7 +377,6 @@ impl Supervisor {
             return Some(refused(Refusal::Invalid, "a zero byte in an argument or a variable"));
         }
         let job = Job::Launch(Launch {
-            parent: i32::try_from(std::process::id()).unwrap_or(0),
             program: bin_dir.join("postgres"),
             args: start.args,
             env: programs::environment(&start.env),
@@ -470,7 +469,6 @@ impl Supervisor {
             return Some(refused(Refusal::Invalid, error.to_string()));
         }
         let job = Job::Launch(Launch {
-            parent: i32::try_from(std::process::id()).unwrap_or(0),
             program: bin_dir.join(&run.program),
             args: run.args,
             env: programs::environment(&run.env),

@@ -455,9 +455,20 @@ fn without_its_supervisor_no_postmaster_lives_on() {
     let mut client = world.client();
     client.permit_ms(60_000);
     let postmaster = client.started(start(&world, "polite"));
+    let pipe = world.volume().join("pipe");
+    std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    client.send(Request::File(FileOp::Read { path: pipe }));
+    let tree = format!("/proc/{0}/task/{0}/children", world.pid());
+    let children = until("both children", 5, || {
+        let children = std::fs::read_to_string(&tree).unwrap();
+        let pids: Vec<u32> = children.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+        (pids.len() == 2).then_some(pids)
+    });
+    assert!(children.contains(&postmaster.pid));
+    sleep_ms(100);
     send_signal(world.pid(), Signal::KILL);
     world.exit_code(5);
-    until("the postmaster's end", 2, || (!alive(postmaster.pid)).then_some(()));
+    until("the end of both", 2, || children.iter().all(|pid| !alive(*pid)).then_some(()));
 }
 
 #[test]
