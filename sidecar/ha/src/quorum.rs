@@ -133,18 +133,22 @@ pub fn elected(sync: &SyncState, candidate: &str, votes: &BTreeSet<String>) -> b
     if electorate(candidate) { others >= sync.quorum } else { others > sync.quorum }
 }
 
+/// The setting under which a state is safe: as many of its voters must have a commit as the next election may miss.
+pub fn in_force(state: &SyncState) -> SyncNames {
+    SyncNames { n: state.voters.len().saturating_sub(state.quorum), names: state.voters.clone() }
+}
+
 /// The state with which the winner of an election begins, before it is promoted: the old leader votes, the winner does not,
 /// and `n` keeps the rule of safety.
 pub fn takeover(sync: &SyncState, winner: &str) -> (SyncState, SyncNames) {
     let mut voters: BTreeSet<String> = sync.voters.iter().cloned().chain(sync.leader.clone()).collect();
-    let was_member = voters.remove(winner);
+    // A winner from outside had one vote more than needed; the rule holds with the same numbers.
+    voters.remove(winner);
     let voters: Vec<String> = voters.into_iter().collect();
     let quorum = sync.quorum.min(voters.len());
-    let n = voters.len().saturating_sub(quorum);
-    // A winner from outside had one vote more than needed; the rule holds with the same numbers.
-    let _ = was_member;
-    let names = SyncNames { n, names: voters.clone() };
-    (SyncState { leader: Some(winner.to_owned()), voters, quorum }, names)
+    let state = SyncState { leader: Some(winner.to_owned()), voters, quorum };
+    let names = in_force(&state);
+    (state, names)
 }
 
 #[cfg(test)]

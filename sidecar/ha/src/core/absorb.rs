@@ -277,7 +277,14 @@ impl Core {
             }
             (Job::PostBootstrap, Ok(())) => self.server.post_bootstrapped = true,
             (Job::Promote, Ok(())) => {
-                self.server.status = None;
+                // Known already, so that clients are sent here without another question.
+                if let Some(status) = &mut self.server.status {
+                    status.flush = status.received.max(status.replayed);
+                    status.in_recovery = false;
+                    status.streaming = false;
+                }
+                self.server.upstream = Some(None);
+                self.applied = None;
             }
             (_, Ok(()) | Err(TaskError::Cancelled)) => {}
             (job, Err(error)) => {

@@ -7,7 +7,8 @@ use crate::decide::{Action, Job, Verdict};
 use crate::effect::{Change, Effect, Patch, Question, ServerConfig, StoreCall, Task};
 use crate::election::{ANSWER_TIMEOUT_MS, Round};
 use crate::event::{Kind, Now};
-use crate::quorum::takeover;
+use crate::config::SyncMode;
+use crate::quorum::{in_force, takeover};
 use crate::snapshot::{Snapshot, TaskKind, TaskView};
 use crate::store::record::{BOOTSTRAP, HOLDER, LockRecord, RESULT, SHUTDOWN};
 use crate::types::{Boot, Lsn, Timeline};
@@ -196,7 +197,10 @@ impl Core {
                 self.server.upstream = Some(config.upstream.clone());
                 self.server.streamless_since = None;
             }
-            Task::Promote => self.server.latched = true,
+            Task::Promote => {
+                self.server.latched = true;
+                self.read_slice(now, effects);
+            }
             _ => {}
         }
         if kind != TaskKind::Stop {
@@ -241,23 +245,24 @@ impl Core {
     pub(super) fn server_config(&self) -> ServerConfig {
         let sync_names = match &self.sync.wanted {
             Some(names) => names.guc(),
-            None => self.sync.guc.clone().unwrap_or_else(|| {
-                // A standby keeps what it would need in the moment of its promotion.
-                let state = self.sync_state();
-                if self.config.sync_mode == crate::config::SyncMode::Quorum
-                    && state.leader.as_deref().is_some_and(|l| l != self.id.name)
-                {
-                    takeover(&state, &self.id.name).1.guc()
-                } else {
-                    String::new()
-                }
-            }),
+            None => self.sync.guc.clone().unwrap_or_else(|| self.names_for_promotion()),
         };
         ServerConfig {
             parameters: self.config.parameters.clone(),
             pg_hba: self.config.pg_hba.clone(),
             sync_names,
             upstream: self.server.upstream.clone().flatten(),
+        }
+    }
+
+    /// A standby keeps what it would need in the moment of its promotion.
+    fn names_for_promotion(&self) -> String {
+        let state = self.sync_state();
+        match &state.leader {
+            _ if self.config.sync_mode == SyncMode::Off => String::new(),
+            None => String::new(),
+            Some(leader) if *leader == self.id.name => in_force(&state).guc(),
+            Some(_) => takeover(&state, &self.id.name).1.guc(),
         }
     }
 

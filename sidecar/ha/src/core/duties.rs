@@ -147,15 +147,15 @@ impl Core {
         let state = self.sync_state();
         if self.config.sync_mode == SyncMode::Off {
             self.sync.wanted = Some(SyncNames::default());
-            let ours = state.leader.as_deref() == Some(self.id.name.as_str());
             if in_force == SyncNames::default() && (state.leader.is_some() || !state.voters.is_empty()) {
                 let keys = ["leader", "sync_standby", "quorum"].map(|k| (k.to_owned(), None));
                 self.write_sync(now, BTreeMap::from(keys), effects);
             }
-            let _ = ours;
             return;
         }
-        if self.in_flight(|c| matches!(c, Call::Sync)) || self.change.is_some() {
+        // Since when the setting is in force has to be known: a question after the promotion tells.
+        let known = self.sync.guc.as_deref() == Some(status.sync_names.as_str());
+        if !known || self.in_flight(|c| matches!(c, Call::Sync)) || self.change.is_some() {
             return;
         }
         // A member that streamed a moment ago, or whom we have not had the time to see, keeps its place.
@@ -248,6 +248,28 @@ impl Core {
         self.slice_checked = now;
         self.calls.insert(id, (now.plus_ms(CALL_TIMEOUT_MS), call));
         effects.push(Effect::Store(effect));
+    }
+
+    /// Clients are sent here, as far as we know.
+    pub(super) fn address_written(&self) -> bool {
+        let own = std::slice::from_ref(&self.id.ip);
+        if self.id.slice.is_some() {
+            self.slice.as_ref().is_some_and(|(_, addresses)| addresses == own)
+        } else {
+            self.locks.get(&self.id.leader_object).is_some_and(|o| o.addresses == own)
+        }
+    }
+
+    /// Before a promotion the slice is read, so that one write is enough afterwards.
+    pub(super) fn read_slice(&mut self, now: Boot, effects: &mut Vec<Effect>) {
+        let Some(name) = self.id.slice.clone() else { return };
+        if self.in_flight(|c| matches!(c, Call::SliceRead | Call::SliceWrite)) {
+            return;
+        }
+        let id = self.id();
+        self.slice_checked = now;
+        self.calls.insert(id, (now.plus_ms(CALL_TIMEOUT_MS), Call::SliceRead));
+        effects.push(Effect::Store(StoreCall::Get { id, kind: Kind::Slice, name }));
     }
 
     /// A request that we have fulfilled is cleared.

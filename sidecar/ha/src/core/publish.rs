@@ -115,6 +115,10 @@ impl Core {
             return;
         }
         let status = member_status(view, &self.id.conn_url, &self.id.api_url);
+        // The address first: a changed role changes the Service of the standbys, and kube-proxy syncs once a second at most.
+        if view.leader && view.role == "primary" && !self.address_written() {
+            return;
+        }
         let role = match (view.state.as_str(), view.role.as_str()) {
             ("running", "primary") if view.leader => Some("primary".to_owned()),
             ("running", "replica") => Some("replica".to_owned()),
