@@ -77,14 +77,19 @@ async fn a_cluster_of_two_fails_over_and_comes_back() {
     two.task(Task::Promote).await.unwrap(); // the goal is met
     assert_eq!(two.status().await.timeline, Timeline(2));
     two.sql_in("shop", "INSERT INTO t VALUES (-1)").await;
-    assert_eq!(two.postgres.change(Change::Checkpoint).await, Ok(()));
     // The old primary goes on alone for a moment, so that the two diverge.
     one.permit_ms(60_000);
     one.task(Task::StartPrimary { config: server(&[]) }).await.unwrap();
     one.sql_in("shop", "INSERT INTO t VALUES (-2)").await;
     one.task(Task::Stop { immediate: true, checkpoint: false, timeout_ms: 5_000 }).await.unwrap();
     assert_eq!(two.postgres.change(Change::Slots { wanted: vec!["one".into()] }).await, Ok(()));
-    one.task(Task::Rewind { from: two.upstream(Some("one")) }).await.unwrap();
+    // The rewind waits for the new primary's checkpoint: before, pg_rewind would not see its timeline.
+    let checkpoint = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        two.postgres.change(Change::Checkpoint).await
+    };
+    let rewind = one.task(Task::Rewind { from: two.upstream(Some("one")) });
+    assert_eq!(tokio::join!(rewind, checkpoint), (Ok(()), Ok(())));
     let DataDir::Present(data) = one.postgres.inspect().await else { panic!() };
     assert!(data.standby_signal, "{data:?}");
     let mut config = server(&[]);

@@ -83,7 +83,7 @@ impl Kubernetes {
         );
         let cluster = Self { dir, children: vec![etcd, apiserver], port };
         let (mut store, mut events) = cluster.store(Path::new("probe"));
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + Duration::from_mins(1);
         loop {
             // Until the namespace is there.
             store.call(create(Kind::Lock, "probe"));

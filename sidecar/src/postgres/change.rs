@@ -28,7 +28,7 @@ impl Postgres {
     /// Writes and reloads if anything differs; done when a session sees it, and PostgreSQL's other processes got their signal
     /// before.
     async fn configure(&self, config: &ServerConfig) -> Result<(), Error> {
-        let client = local::connect(&self.config, "postgres", local::SHORT).await?;
+        let client = self.kept.client(&self.config).await?;
         let standby: bool = client.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await?.try_get(0)?;
         if self.write_files(config, standby).await? {
             self.supervisor.done(Request::Reload).await?;

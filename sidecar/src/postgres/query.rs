@@ -47,6 +47,16 @@ pub struct Kept {
     held: Mutex<Option<Arc<Held>>>,
 }
 
+/// The kept connection, shared.
+pub struct KeptClient(Arc<Held>);
+
+impl std::ops::Deref for KeptClient {
+    type Target = Client;
+    fn deref(&self) -> &Client {
+        &self.0.client
+    }
+}
+
 struct Held {
     client: Client,
     status: Statement,
@@ -69,6 +79,11 @@ impl Kept {
         };
         self.close();
         result
+    }
+
+    /// The kept connection, opened if there is none: no password has to be checked when every millisecond counts.
+    pub async fn client(&self, config: &Config) -> Result<KeptClient, Error> {
+        self.held(config).await.map(KeptClient)
     }
 
     /// Forgets the connection: the server has ended, or is about to.

@@ -112,7 +112,7 @@ impl Supervisor {
                     Err(_) => tracing::warn!(permit.seq = seq, "the supervisor went away before it answered a permit"),
                 }
             } else {
-                tracing::warn!(permit.seq = seq, "no supervisor to give a permit to")
+                tracing::warn!(permit.seq = seq, "no supervisor to give a permit to");
             }
         });
     }

@@ -1,16 +1,29 @@
 //! `pg_rewind`: a former primary becomes a copy of the new one's past.
 
+use std::time::Duration;
+
 use matriarch_ha::effect::{ServerConfig, Upstream};
 use matriarch_ha::event::{ControlData, DataDir};
-use matriarch_supervisor::protocol::{Answer, FileOp, Request, StopMode};
+use matriarch_supervisor::protocol::{Answer, FileOp, Refusal, Request, StopMode};
+use tokio::time::{Instant, sleep};
 
 use super::super::{Error, Postgres, conf, tool};
 use crate::config::User;
+use crate::supervisor::CallError;
 
 /// From here on `pg_rewind` changes the target (its text since PostgreSQL 9.5).
 const CHANGES: &str = "rewinding from last common checkpoint";
 /// How long a standby that crashed may take to stop after it was started for a clean end.
 const SETTLE_TIMEOUT_MS: u64 = 60_000;
+
+/// The leader checkpoints right after its promotion; more than this and it does not.
+const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two looks.
+const CHECKPOINT_LOOK: Duration = Duration::from_millis(200);
+/// Whether the source's last checkpoint is on its timeline.
+const IN_CONTROL: &str = "SELECT CASE WHEN pg_is_in_recovery() THEN 'standby' \
+     WHEN timeline_id = ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int THEN 'yes' \
+     ELSE 'no' END FROM pg_control_checkpoint()";
 
 impl Postgres {
     /// What is lost if everything dies after a step:
@@ -34,6 +47,7 @@ impl Postgres {
         self.clean_end(&data).await?;
 
         let rewind = self.config.credentials(User::Rewind)?;
+        self.timeline_is_in_control(from, &rewind.username).await?;
         let more = [("user", rewind.username.as_str()), ("dbname", "postgres"), ("application_name", "pg_rewind")];
         let source = conf::conninfo(&self.place, from, &more);
         let arguments =
@@ -52,6 +66,38 @@ impl Postgres {
         self.supervisor.write(self.place.standby_signal(), String::new(), 0o600).await?;
         self.supervisor.file(FileOp::Remove { path: self.place.rewinding() }).await?;
         Ok(())
+    }
+
+    /// Waits until the source's control file tells its timeline, which it does after the first checkpoint that follows a promotion.
+    /// Before, `pg_rewind` would take a diverged directory for one of the same timeline, and change nothing.
+    async fn timeline_is_in_control(&self, from: &Upstream, user: &str) -> Result<(), Error> {
+        let more = [("user", user), ("dbname", "postgres"), ("application_name", "pg_rewind")];
+        let source = conf::conninfo(&self.place, from, &more);
+        let arguments = ["-X", "-At", "-q", "-w", "-d", &source, "-c", IN_CONTROL].map(ToOwned::to_owned);
+        let end = Instant::now() + CHECKPOINT_TIMEOUT;
+        loop {
+            let finished = match self.supervisor.run(tool("psql", arguments.to_vec())).await {
+                Err(CallError::Refused { kind: Refusal::NotFound, .. }) => {
+                    tracing::warn!("the image has no psql: whether {} has checkpointed cannot be asked", from.member);
+                    return Ok(());
+                }
+                other => other?,
+            };
+            if !finished.success() {
+                return Err(Error::Program(finished.reason()));
+            }
+            match finished.output.stdout.trim() {
+                "yes" => return Ok(()),
+                "standby" => return Err(Error::State(format!("{} is no primary", from.member))),
+                _ if Instant::now() >= end => {
+                    return Err(Error::State(format!(
+                        "{} has not checkpointed since its promotion: pg_rewind would not see its timeline",
+                        from.member
+                    )));
+                }
+                _ => sleep(CHECKPOINT_LOOK).await,
+            }
+        }
     }
 
     /// `pg_rewind` needs a directory that was shut down cleanly. For a crashed primary it runs single-user recovery itself, which

@@ -140,7 +140,7 @@ impl Postgres {
     /// Done when the server is out of recovery.
     pub(super) async fn promote(&self) -> Result<(), Error> {
         const RECOVERING: &str = "SELECT pg_catalog.pg_is_in_recovery()";
-        let mut client = local::connect(&self.config, "postgres", local::SHORT).await?;
+        let mut client = self.kept.client(&self.config).await?;
         if !client.query_one(RECOVERING, &[]).await?.try_get::<_, bool>(0)? {
             return Ok(());
         }
@@ -154,7 +154,9 @@ impl Postgres {
                     tracing::warn!("asking a server that promotes: {error}");
                     sleep(LOOK).await;
                     self.running().await?;
-                    client = self.accepting(None).await?;
+                    self.accepting(None).await?;
+                    self.forget_connection();
+                    client = self.kept.client(&self.config).await?;
                     statement = client.prepare(RECOVERING).await?;
                 }
             }
