@@ -2,7 +2,9 @@
 //! scenarios, faults, benchmarks and the demo stand.
 
 pub mod cluster;
+pub mod demo;
 pub mod deps;
 pub mod host;
 pub mod images;
+pub mod scenarios;
 pub mod workload;

@@ -1,14 +1,16 @@
 //! The command line of the test cluster.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use jiff::{Timestamp, ToSpan as _};
 use matriarch_e2e::cluster::{self, Cluster, Layout, Options};
 use matriarch_e2e::deps::{self, cache::Cache};
 use matriarch_e2e::host::progress::step;
 use matriarch_e2e::images::own::Profile;
+use matriarch_e2e::{demo, scenarios};
 
 /// A real Kubernetes on this machine, for tests of Matriarch. Run as root.
 #[derive(Parser)]
@@ -22,11 +24,46 @@ struct Cli {
 enum Command {
     /// Install packages, build Kubernetes and the images: 15 minutes on 2 cores the first time, nothing later.
     Deps,
+    /// Show in plain words what Matriarch does, and leave it up for a look.
+    Demo {
+        #[command(flatten)]
+        name: Name,
+        /// The major version of PostgreSQL: 15, 16 or 18.
+        #[arg(long, default_value = "15", env = "MATRIARCH_POSTGRES")]
+        postgres: String,
+    },
+    /// Run the scenarios: faults on a real cluster, each with clients that write and a checker.
+    Test(Test),
     /// Make, look at and remove test clusters.
     Cluster {
         #[command(subcommand)]
         command: ClusterCommand,
     },
+}
+
+#[derive(clap::Args)]
+struct Test {
+    /// The cluster: one that is up, or else a new one, which is removed afterwards.
+    #[arg(long, default_value = "test")]
+    name: String,
+    /// How many nodes a new cluster gets.
+    #[arg(long, default_value_t = 2)]
+    nodes: u8,
+    /// Only scenarios whose names contain this.
+    #[arg(long)]
+    filter: Option<String>,
+    /// The major version of PostgreSQL: 15, 16 or 18.
+    #[arg(long, default_value = "15", env = "MATRIARCH_POSTGRES")]
+    postgres: String,
+    /// Write the table to this file as well.
+    #[arg(long)]
+    report: Option<PathBuf>,
+    /// Leave everything up for a look.
+    #[arg(long)]
+    keep: bool,
+    /// Unoptimized binaries: quicker to build, not for measurements.
+    #[arg(long)]
+    dev: bool,
 }
 
 #[derive(clap::Args)]
@@ -101,8 +138,27 @@ fn execute(cli: Cli) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match cli.command {
         Command::Deps => deps::ensure(&Cache::open()?),
+        Command::Demo { name: Name { name }, postgres } => {
+            runtime.block_on(demo::demo(Options { name, ..Options::default() }, &postgres))
+        }
+        Command::Test(test) => runtime.block_on(run_scenarios(test)),
         Command::Cluster { command } => runtime.block_on(run(command)),
     }
+}
+
+async fn run_scenarios(test: Test) -> Result<()> {
+    let options = scenarios::Options {
+        cluster: Options { name: test.name, nodes: test.nodes, ..Options::default() },
+        filter: test.filter,
+        major: test.postgres,
+        report: test.report,
+        keep: test.keep,
+        profile: if test.dev { Profile::Dev } else { Profile::Release },
+    };
+    if !scenarios::test(&options).await? {
+        bail!("not all scenarios passed");
+    }
+    Ok(())
 }
 
 async fn run(command: ClusterCommand) -> Result<()> {

@@ -52,7 +52,7 @@ spec:
 async fn select_one(ns: &Namespace) -> Result<Option<String>> {
     let query = ["psql", "postgresql://postgres@pg/postgres?connect_timeout=1", "-qAtc", "select 1"];
     let output = ns.exec("client", "client", &query).await?;
-    Ok((output.stdout.trim() != "1").then(|| output.stderr))
+    Ok((output.stdout.trim() != "1").then_some(output.stderr))
 }
 
 async fn everything(ns: Namespace) -> Result<()> {

@@ -144,7 +144,7 @@ async fn the_checker_sees_two_servers_that_take_writes() {
     let port = free_port();
     let Some(one) = Postgres::new("127.0.0.2", port) else { return };
     let Some(other) = Postgres::new("127.0.0.3", port) else { return };
-    let mut workload = start(&one, "split", &one.file()).await;
+    let workload = start(&one, "split", &one.file()).await;
     other.database().prepare(SOON).await.unwrap();
     workload.watch_pod(None, other.address).unwrap();
     workload.watch_pod(None, other.address).unwrap();

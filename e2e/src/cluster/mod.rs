@@ -36,7 +36,7 @@ pub use audit::{Request, RequestCounts};
 pub use down::leftovers;
 pub use exec::Output;
 pub use layout::{Layout, Node, existing};
-pub use namespace::Namespace;
+pub use namespace::{Namespace, dump_folder};
 pub use up::{Options, is_ready};
 
 /// A running cluster. Dropping it leaves the cluster up.

@@ -25,6 +25,8 @@ pub struct OwnImages {
     pub operator: Image,
     /// `matriarch.dev/sidecar:<hash>`: agent and supervisor.
     pub sidecar: Image,
+    /// The folder of all binaries; the plugin `kubectl-matriarch`, which is in no image, among them.
+    pub binaries: PathBuf,
 }
 
 /// How the binaries are built.
@@ -46,7 +48,7 @@ pub fn build(cache: &Cache, profile: Profile) -> Result<OwnImages> {
     }
     let mut images = images.into_iter();
     let (operator, sidecar) = (images.next().context("no operator image")?, images.next().context("no sidecar image")?);
-    Ok(OwnImages { operator, sidecar })
+    Ok(OwnImages { operator, sidecar, binaries })
 }
 
 fn image(cache: &Cache, name: &str, programs: &[&str], binaries: &Path) -> Result<Image> {
@@ -85,6 +87,7 @@ fn compile(profile: Profile) -> Result<PathBuf> {
     if profile == Profile::Release {
         command.arg("--release");
     }
+    command.args(["--package", "kubectl-matriarch"]);
     for (_, programs) in IMAGES {
         for program in *programs {
             command.args(["--package", program]);

@@ -32,6 +32,7 @@ pub struct Database {
 
 impl Database {
     /// The same login at another address.
+    #[must_use]
     pub fn at(&self, address: &str) -> Self {
         Self { address: address.to_owned(), ..self.clone() }
     }

@@ -29,6 +29,16 @@ impl std::fmt::Display for Gap {
 
 /// The longest gap of any client of the Service; the time from a client's last acknowledgement to `ended` counts as well.
 pub fn longest(attempts: &[Attempt], ended: Duration) -> Option<Gap> {
+    gaps(attempts, Some(ended)).into_iter().max_by_key(|gap| gap.length)
+}
+
+/// The longest gap that ended after `since`.
+pub fn longest_since(attempts: &[Attempt], since: Duration) -> Option<Gap> {
+    let gaps = gaps(attempts, None).into_iter();
+    gaps.filter(|gap| gap.begin + gap.length > since).max_by_key(|gap| gap.length)
+}
+
+fn gaps(attempts: &[Attempt], ended: Option<Duration>) -> Vec<Gap> {
     let mut clients: BTreeMap<u32, Vec<&Attempt>> = BTreeMap::new();
     for one in attempts.iter().filter(|one| one.through_service() && one.acknowledged().is_some()) {
         clients.entry(one.client).or_default().push(one);
@@ -41,8 +51,8 @@ pub fn longest(attempts: &[Attempt], ended: Duration) -> Option<Gap> {
             before: before.server.to_string(),
             after: after.map(|one| one.server.to_string()),
         };
-        let last = acks.last().map(|last| gap(last, ended, None));
+        let last = acks.last().zip(ended).map(|(last, ended)| gap(last, ended, None));
         acks.windows(2).map(|two| gap(two[0], two[1].done, Some(two[1]))).chain(last).collect::<Vec<_>>()
     };
-    clients.into_values().flat_map(of_client).max_by_key(|gap| gap.length)
+    clients.into_values().flat_map(of_client).collect()
 }

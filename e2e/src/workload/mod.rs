@@ -13,7 +13,7 @@ mod zone;
 
 pub use check::{Rows, Verdict, check};
 pub use database::Database;
-pub use gap::Gap;
+pub use gap::{Gap, longest_since as longest_gap};
 pub use history::{Attempt, History, Outcome, Server};
 pub use overlap::Overlap;
 pub use run::Workload;

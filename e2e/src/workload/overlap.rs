@@ -34,17 +34,20 @@ impl std::fmt::Display for Overlap {
     }
 }
 
+/// When a write was sent, and when acknowledged.
+type Write = (Duration, Duration);
+
 #[derive(Debug)]
 struct Period {
     name: String,
-    writes: Vec<(Duration, Duration)>,
+    writes: Vec<Write>,
     first_done: Duration,
     last_sent: Duration,
 }
 
 /// All pairs of periods that cannot have been one after the other.
 pub fn overlaps(attempts: &[Attempt]) -> Vec<Overlap> {
-    let mut writes: BTreeMap<(Arc<Server>, u32), Vec<(Duration, Duration)>> = BTreeMap::new();
+    let mut writes: BTreeMap<(Arc<Server>, u32), Vec<Write>> = BTreeMap::new();
     for one in attempts {
         if let Some(timeline) = one.acknowledged() {
             writes.entry((one.server.clone(), timeline)).or_default().push((one.sent, one.done));

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -19,7 +19,7 @@ use super::zone::Zone;
 /// Clients of the Service.
 const CLIENTS: u32 = 2;
 /// How long the first connection and the reading at the end may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running workload; dropping it ends it.
 #[derive(Debug)]
@@ -27,10 +27,15 @@ pub struct Workload {
     run: String,
     database: Database,
     netns: Option<String>,
-    zones: BTreeMap<Option<String>, Zone>,
-    pods: BTreeSet<String>,
     history: History,
     stop: Arc<AtomicBool>,
+    clients: Mutex<Clients>,
+}
+
+#[derive(Debug, Default)]
+struct Clients {
+    zones: BTreeMap<Option<String>, Zone>,
+    pods: BTreeSet<String>,
     writers: Vec<JoinHandle<()>>,
 }
 
@@ -41,35 +46,39 @@ impl Workload {
         let zone = Zone::enter(netns)?;
         let there = database.clone();
         zone.run(async move { there.prepare(PATIENCE).await }).await??;
-        let mut workload = Self {
+        let workload = Self {
             run: run.to_owned(),
             database,
             netns: netns.map(str::to_owned),
-            zones: BTreeMap::from([(netns.map(str::to_owned), zone)]),
-            pods: BTreeSet::new(),
             history: History::new(file)?,
             stop: Arc::default(),
-            writers: Vec::new(),
+            clients: Mutex::default(),
         };
+        let mut clients = workload.clients();
         for client in 1..=CLIENTS {
-            let writer = workload.writer(client, &workload.database);
-            workload.spawn(&workload.netns.clone(), writer.write());
+            clients.writers.push(zone.spawn(workload.writer(client, &workload.database).write()));
         }
+        clients.zones.insert(workload.netns.clone(), zone);
+        drop(clients);
         Ok(workload)
     }
 
     /// Writes to the pod of this address as well, from now on, whenever it lets us; from a network namespace that reaches
     /// it. An address that is known already is fine.
-    pub fn watch_pod(&mut self, netns: Option<&str>, address: &str) -> Result<()> {
-        if self.pods.insert(address.to_owned()) {
-            let key = netns.map(str::to_owned);
-            if !self.zones.contains_key(&key) {
-                self.zones.insert(key.clone(), Zone::enter(netns)?);
-            }
-            let client = FIRST_DIRECT + u32::try_from(self.pods.len())?;
-            let writer = self.writer(client, &self.database.at(address));
-            self.spawn(&key, writer.probe());
+    pub fn watch_pod(&self, netns: Option<&str>, address: &str) -> Result<()> {
+        let mut clients = self.clients();
+        if clients.pods.contains(address) || self.stop.load(Ordering::Relaxed) {
+            return Ok(());
         }
+        let key = netns.map(str::to_owned);
+        if !clients.zones.contains_key(&key) {
+            clients.zones.insert(key.clone(), Zone::enter(netns)?);
+        }
+        clients.pods.insert(address.to_owned());
+        let client = FIRST_DIRECT + u32::try_from(clients.pods.len())?;
+        let probe = self.writer(client, &self.database.at(address)).probe();
+        let task = clients.zones.get(&key).map(|zone| zone.spawn(probe));
+        clients.writers.extend(task);
         Ok(())
     }
 
@@ -83,10 +92,8 @@ impl Workload {
         }
     }
 
-    fn spawn(&mut self, netns: &Option<String>, future: impl Future<Output = ()> + Send + 'static) {
-        if let Some(zone) = self.zones.get(netns) {
-            self.writers.push(zone.spawn(future));
-        }
+    fn clients(&self) -> MutexGuard<'_, Clients> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What happened so far.
@@ -121,10 +128,11 @@ impl Workload {
     }
 
     /// Ends the clients, and judges what they were told by what is in the table.
-    pub async fn finish(mut self) -> Result<Verdict> {
+    pub async fn finish(&self) -> Result<Verdict> {
         let ended = clock::now();
         self.stop.store(true, Ordering::Relaxed);
-        for writer in std::mem::take(&mut self.writers) {
+        let writers = std::mem::take(&mut self.clients().writers);
+        for writer in writers {
             writer.await?;
         }
         let rows = self.rows(&self.run).await?;

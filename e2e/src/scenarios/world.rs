@@ -1,0 +1,151 @@
+//! What all scenarios of a run share: the Kubernetes, our images, the operator, and the clusters they use one after the
+//! other.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Namespace as NamespaceObject;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, ListParams, Patch, PatchParams};
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::herd::{Herd, Wanted};
+use crate::cluster::{Cluster, Namespace};
+use crate::host::run::run;
+use crate::images::own::{OwnImages, Profile};
+
+/// The operator's namespace and Deployment.
+pub const OPERATOR_NAMESPACE: &str = "matriarch-system";
+const OPERATOR: &str = "matriarch-operator";
+/// Where scenarios make their clusters.
+pub const NAMESPACE: &str = "herd";
+
+/// Shared by all scenarios.
+#[derive(Debug, Clone)]
+pub struct World {
+    /// The Kubernetes.
+    pub cluster: Cluster,
+    /// Where clusters are made.
+    pub namespace: Namespace,
+    /// Our images and binaries.
+    pub images: OwnImages,
+    /// The major version of the clusters' PostgreSQL.
+    pub major: String,
+}
+
+impl World {
+    /// Builds and loads our images, installs the operator and waits until it runs.
+    pub async fn prepare(cluster: Cluster, profile: Profile, namespace: &str, major: &str) -> Result<Self> {
+        let images = {
+            let cluster = cluster.clone();
+            tokio::task::spawn_blocking(move || cluster.load_own_images(profile)).await??
+        };
+        let namespace = Namespace { cluster: cluster.clone(), name: namespace.to_owned() };
+        let world = Self { cluster, namespace, images, major: major.to_owned() };
+        world.install(&world.images.sidecar.reference).await?;
+        Ok(world)
+    }
+
+    /// Applies what `matriarch-operator manifests` prints, and waits until the operator is available.
+    pub async fn install(&self, sidecar: &str) -> Result<()> {
+        let program = self.images.binaries.join("matriarch-operator").display().to_string();
+        let operator = &self.images.operator.reference;
+        let manifests = run(&[&program, "manifests", "--operator-image", operator, "--sidecar-image", sidecar])?;
+        // Custom resource definitions are known a moment later; nothing of this list is of their kind.
+        self.cluster.apply(&manifests).await?;
+        let definitions: Api<CustomResourceDefinition> = Api::all(self.cluster.client());
+        self.cluster
+            .wait("PostgresCluster is a known kind", Duration::from_secs(20), async || {
+                let object = definitions.get("postgresclusters.matriarch.dev").await?;
+                let conditions = object.status.and_then(|status| status.conditions).unwrap_or_default();
+                let established = conditions.iter().any(|one| one.type_ == "Established" && one.status == "True");
+                Ok((!established).then(|| "not established".to_owned()))
+            })
+            .await?;
+        self.operator_runs().await
+    }
+
+    /// Waits until the operator of the newest Deployment is available.
+    pub async fn operator_runs(&self) -> Result<()> {
+        let deployments: Api<Deployment> = Api::namespaced(self.cluster.client(), OPERATOR_NAMESPACE);
+        self.cluster
+            .wait("the operator runs", Duration::from_mins(1), async || {
+                let object = deployments.get(OPERATOR).await?;
+                let status = object.status.unwrap_or_default();
+                let current = status.observed_generation == object.metadata.generation;
+                let done = current && status.updated_replicas == Some(1) && status.available_replicas == Some(1);
+                Ok((!done).then(|| format!("{status:?}")))
+            })
+            .await
+    }
+
+    /// Gives the running operator another sidecar image, as an upgrade does.
+    pub async fn set_sidecar_image(&self, sidecar: &str) -> Result<()> {
+        let deployments: Api<Deployment> = Api::namespaced(self.cluster.client(), OPERATOR_NAMESPACE);
+        let container = json!({"name": "operator", "env": [{"name": "MATRIARCH_SIDECAR_IMAGE", "value": sidecar}]});
+        let patch = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
+        deployments.patch(OPERATOR, &PatchParams::default(), &Patch::Strategic(patch)).await?;
+        self.operator_runs().await
+    }
+
+    /// A fresh namespace for the clusters.
+    pub async fn fresh_namespace(&self) -> Result<()> {
+        let name = &self.namespace.name;
+        self.cluster.delete_namespace(name).await?;
+        self.cluster.recycle_volumes().await?;
+        self.cluster.apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}")).await?;
+        Ok(())
+    }
+
+    /// Whether the namespace exists.
+    pub async fn has_namespace(&self) -> Result<bool> {
+        let namespaces: Api<NamespaceObject> = Api::all(self.cluster.client());
+        Ok(namespaces.get_opt(&self.namespace.name).await?.is_some())
+    }
+
+    /// The plugin, with all rights, in the clusters' namespace.
+    pub async fn plugin(&self, args: &[&str]) -> Result<String> {
+        let program = self.images.binaries.join("kubectl-matriarch").display().to_string();
+        let kubeconfig = self.cluster.layout().kubeconfig("admin").display().to_string();
+        let own = [&program, "--kubeconfig", &kubeconfig, "--namespace", &self.namespace.name];
+        let words: Vec<String> = own.iter().chain(args).map(|word| (*word).to_owned()).collect();
+        tokio::task::spawn_blocking(move || run(&words)).await?.context("kubectl matriarch failed")
+    }
+
+    /// A cluster of `instances` members, made if it is not there.
+    pub async fn herd(&self, name: &'static str, instances: i32, endpoints: bool) -> Result<Herd> {
+        let wanted = Wanted { name, instances, endpoints, major: self.major.clone() };
+        let herd = Herd::new(self.namespace.clone(), &wanted);
+        if herd.api().get_opt(name).await?.is_some() {
+            return Ok(herd);
+        }
+        self.cluster.ensure_volumes(usize::try_from(instances)? + 1).await?;
+        Herd::create(self.namespace.clone(), &wanted).await
+    }
+
+    /// Undoes whatever faults a scenario left behind: cables, frozen processes, a dead API server.
+    pub async fn heal(&self) -> Result<()> {
+        let cluster = &self.cluster;
+        for node in cluster.layout().all_nodes() {
+            cluster.set_node_frozen(&node.name, false)?;
+            cluster.set_node_cut(&node.name, false)?;
+        }
+        if !cluster.component("apiserver").is_ok_and(crate::host::process::Process::is_alive) {
+            cluster.start_api_server()?;
+        }
+        cluster.wait("the API server is ready", Duration::from_mins(1), || cluster.api_is_ready()).await?;
+        let pods: Api<k8s_openapi::api::core::v1::Pod> = self.namespace.api();
+        for pod in pods.list(&ListParams::default()).await?.items {
+            let (Some(name), own) = (pod.metadata.name, &self.namespace.name) else { continue };
+            // Errors say that the pod has no cgroup, so nothing of it can be frozen or cut.
+            let _ = cluster.set_pod_frozen(own, &name, false).await;
+            let _ = cluster.set_pod_cut(own, &name, false).await;
+            for process in cluster.pod_processes(own, &name).await.unwrap_or_default().into_values().flatten() {
+                process.process.signal(Signal::CONT)?;
+            }
+        }
+        Ok(())
+    }
+}
