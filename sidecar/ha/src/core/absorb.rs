@@ -285,6 +285,8 @@ impl Core {
                 }
                 self.server.upstream = Some(None);
                 self.applied = None;
+                // pg_rewind knows only the timeline of the last checkpoint.
+                self.checkpoint_wanted = true;
             }
             (_, Ok(()) | Err(TaskError::Cancelled)) => {}
             (job, Err(error)) => {

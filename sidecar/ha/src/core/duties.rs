@@ -37,6 +37,11 @@ impl Core {
         self.keep_slots(boot, effects);
         self.keep_address(boot, effects);
         self.finish_failover(boot, effects);
+        if self.checkpoint_wanted && self.address_written() {
+            self.checkpoint_wanted = false;
+            let id = self.id();
+            effects.push(Effect::Change { id, change: Change::Checkpoint });
+        }
     }
 
     /// The holder renews every `loop_wait`, and sooner after a failure. A member without its supervisor does not: whether
