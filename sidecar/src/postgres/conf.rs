@@ -22,7 +22,7 @@ const DEFAULTS: [(&str, &str); 10] = [
     // A broken stream is noticed and tried anew within seconds: failover and re-following wait for it.
     ("wal_receiver_timeout", "5s"),
     ("wal_sender_timeout", "5s"),
-    ("wal_retrieve_retry_interval", "500ms"),
+    ("wal_retrieve_retry_interval", "100ms"),
     ("password_encryption", "scram-sha-256"),
     ("log_line_prefix", "%m [%p] %q%u@%d "),
     ("tcp_keepalives_idle", "60"),

@@ -130,15 +130,19 @@ fn lead(s: &Snapshot, status: &ServerStatus) -> Verdict {
 
 fn switchover(s: &Snapshot, status: &ServerStatus, failover: &Failover) -> Verdict {
     let refuse = |why: String| act(Rule::LeaderRefuse, why.clone(), vec![Action::ClearFailover(Some(why))]);
-    if failover.leader.as_deref().is_some_and(|l| l != s.name) {
-        return refuse(format!("leader name does not match: the leader is {}", s.name));
-    }
-    if failover.member.as_deref() == Some(s.name.as_str()) {
-        return if failover.leader.is_none() {
-            act(Rule::Lead, "the wanted leader leads", vec![Action::ClearFailover(None)])
-        } else {
-            refuse("Switchover target and source are the same".to_owned())
-        };
+    let from_us = failover.leader.as_deref().is_none_or(|l| l == s.name);
+    match failover.member.as_deref() {
+        Some(member) if member == s.name && failover.leader.as_deref() == Some(member) => {
+            return refuse("Switchover target and source are the same".to_owned());
+        }
+        Some(member) if member == s.name => {
+            return act(Rule::Lead, "the wanted leader leads", vec![Action::ClearFailover(None)]);
+        }
+        None if !from_us => {
+            return act(Rule::Lead, "the former leader leads no more", vec![Action::ClearFailover(None)]);
+        }
+        Some(_) if !from_us => return refuse(format!("leader name does not match: the leader is {}", s.name)),
+        _ => {}
     }
     if failover.scheduled_at.is_some() {
         return refuse("scheduled switchovers are not supported yet: ask again without a time".to_owned());
