@@ -82,6 +82,20 @@ impl World {
         command
     }
 
+    /// A program of the supervisor's user.
+    fn as_user(&self, program: &str) -> Command {
+        let mut command = match self.setup.user {
+            Some((uid, gid)) => {
+                let mut command = Command::new("setpriv");
+                command.args([format!("--reuid={uid}"), format!("--regid={gid}")]).args(["--clear-groups", program]);
+                command
+            }
+            None => Command::new(program),
+        };
+        command.stdin(Stdio::null());
+        command
+    }
+
     fn query(&self, sql: &str) -> Option<String> {
         let output = self.psql(sql).output().unwrap();
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -275,7 +289,9 @@ fn signals_right_after_the_start_do_no_harm() {
 fn a_recycled_process_id_does_not_keep_it_from_starting() {
     let Some(world) = world(false) else { return };
     let mut client = world.client();
-    let strangers = [1, world.pid(), std::process::id()];
+    // One of the same user is the one that PostgreSQL would respect.
+    let mut sleeper = world.as_user("sleep").arg("1000").spawn().unwrap();
+    let strangers = [1, world.pid(), std::process::id(), sleeper.id()];
     for stranger in strangers {
         let postmaster = world.primary(&mut client, 60_000);
         let pid_file = world.data_dir().join("postmaster.pid");
@@ -294,25 +310,17 @@ fn a_recycled_process_id_does_not_keep_it_from_starting() {
         assert!(alive(stranger));
         assert_eq!(client.call(FAST), Answer::Ok);
     }
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
 }
 
 #[test]
 fn a_server_that_a_person_started_is_not_overrun() {
     let Some(world) = world(false) else { return };
     let mut client = world.client();
-    let mut words: Vec<String> = Vec::new();
-    if let Some((uid, gid)) = world.setup.user {
-        words.extend([
-            "setpriv".to_owned(),
-            format!("--reuid={uid}"),
-            format!("--regid={gid}"),
-            "--clear-groups".to_owned(),
-        ]);
-    }
-    words.extend([bin_dir().unwrap().join("postgres").display().to_string(), "-D".to_owned()]);
-    words.push(world.data_dir().display().to_string());
-    words.extend(world.server(StartRole::Primary).args);
-    let mut by_hand = Command::new(&words[0]).args(&words[1..]).stdin(Stdio::null()).spawn().unwrap();
+    let mut by_hand = world.as_user(&bin_dir().unwrap().join("postgres").display().to_string());
+    by_hand.arg("-D").arg(world.data_dir()).args(world.server(StartRole::Primary).args);
+    let mut by_hand = by_hand.spawn().unwrap();
     world.accepts();
     client.permit_ms(60_000);
     assert_eq!(refusal(&client.call(Request::Start(world.server(StartRole::Primary)))), Refusal::WrongState);
