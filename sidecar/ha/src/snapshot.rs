@@ -52,6 +52,8 @@ pub struct Snapshot {
     pub terminating: bool,
     /// We stopped our primary for a switchover and have still to release the lock.
     pub handing_over: bool,
+    /// The synchronous state on which we took the lock.
+    pub won_on: Option<SyncState>,
     /// The open round of an election.
     pub round: Option<Round>,
     /// What the present leader said of itself, asked after it got the lock.
@@ -71,6 +73,8 @@ pub struct Server {
     pub running: bool,
     /// It is or may become primary.
     pub latched: bool,
+    /// When it was started, or attached to.
+    pub started: Boot,
     /// Its last answer since it started.
     pub status: Option<ServerStatus>,
     /// The data directory, when it was looked at since the last task or exit.

@@ -18,7 +18,10 @@ impl Core {
         match event {
             Event::Tick => {}
             Event::Store(event) => self.absorb_store(boot, event, effects),
-            Event::Attached(attached) => self.attached(attached),
+            Event::Attached(attached) => {
+                self.server.started = boot;
+                self.attached(attached);
+            }
             Event::Detached => {
                 self.server.attached = false;
                 self.detached_since = Some(boot);
@@ -28,6 +31,7 @@ impl Core {
             }
             Event::Started { .. } => {
                 self.server.running = true;
+                self.server.started = boot;
                 self.server.status = None;
                 self.query_now = true;
                 if let Some((_, Job::StartPrimary, _)) = &self.task {

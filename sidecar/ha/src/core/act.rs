@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::{CALL_TIMEOUT_MS, Call, Core, LeaderProbe};
+use crate::config::SyncMode;
 use crate::decide::{Action, Job, Verdict};
 use crate::effect::{Change, Effect, Patch, Question, ServerConfig, StoreCall, Task};
 use crate::election::{ANSWER_TIMEOUT_MS, Round};
 use crate::event::{Kind, Now};
-use crate::config::SyncMode;
 use crate::quorum::{in_force, takeover};
 use crate::snapshot::{Snapshot, TaskKind, TaskView};
 use crate::store::record::{BOOTSTRAP, HOLDER, LockRecord, RESULT, SHUTDOWN};
@@ -30,7 +30,10 @@ impl Core {
                 }
             }
             Action::Query => self.query_now = true,
-            Action::Acquire => self.write_lock(now, false, effects),
+            Action::Acquire => {
+                self.won_on = Some(s.sync.clone());
+                self.write_lock(now, false, effects);
+            }
             Action::Release(at) => self.release(boot, at, effects),
             Action::Run(job) => self.run(boot, job, s, effects),
             Action::Cancel => {
@@ -237,7 +240,7 @@ impl Core {
         let Some(peer) = s.peer(&leader) else { return };
         let id = self.id();
         let answer = self.leader.answer.take();
-        self.leader = LeaderProbe { leader, id: Some(id), asked: now, answer };
+        self.leader = LeaderProbe { leader, id: Some(id), asked: now, answered: self.leader.answered, answer };
         effects.push(Effect::Ask { id, peer, question: Question::Status, timeout_ms: ANSWER_TIMEOUT_MS });
     }
 

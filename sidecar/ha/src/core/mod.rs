@@ -76,6 +76,7 @@ struct LeaderProbe {
     leader: String,
     id: Option<u64>,
     asked: Boot,
+    answered: Boot,
     answer: Option<Result<PeerAnswer, String>>,
 }
 
@@ -134,6 +135,7 @@ pub struct Core {
     handing_over: bool,
     finished: bool,
     round: Option<Round>,
+    won_on: Option<SyncState>,
     leader: LeaderProbe,
     promised_until: Option<Boot>,
     failsafe: Option<FailsafeRound>,
@@ -188,6 +190,7 @@ impl Core {
             handing_over: false,
             finished: false,
             round: None,
+            won_on: None,
             leader: LeaderProbe::default(),
             promised_until: None,
             failsafe: None,
@@ -261,7 +264,9 @@ impl Core {
             terminating: self.terminating,
             handing_over: self.handing_over,
             round: self.round.clone(),
-            leader_answer: self.leader.answer.clone(),
+            won_on: self.won_on.clone(),
+            // An old answer is none: the leader may have gone meanwhile.
+            leader_answer: self.leader.answer.clone().filter(|_| now.ms_since(self.leader.answered) < ANSWER_MS),
             promised_until: self.promised_until,
         }
     }
@@ -362,5 +367,7 @@ impl Core {
     }
 }
 
+/// How long an answer of the leader counts, milliseconds.
+const ANSWER_MS: u64 = 5_000;
 /// After which a call of the store counts as unanswered, milliseconds.
 pub(crate) const CALL_TIMEOUT_MS: u64 = 1_000;

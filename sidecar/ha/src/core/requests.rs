@@ -20,6 +20,7 @@ impl Core {
         if self.leader.id == Some(id) {
             self.leader.id = None;
             self.leader.asked = now;
+            self.leader.answered = now;
             self.leader.answer = Some(result);
             return;
         }

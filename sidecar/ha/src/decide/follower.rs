@@ -7,12 +7,17 @@ use crate::snapshot::{Repair, Snapshot};
 
 /// A standby that has not streamed for so long, though the leader is the primary, is compared with it. Milliseconds.
 const STUCK_MS: u64 = 12_000;
+/// A standby that does not accept connections after this is copied anew. Milliseconds; replay of much WAL takes its time.
+const NEVER_READY_MS: u64 = 600_000;
 
 pub(super) fn decide(s: &Snapshot, leader: &str) -> Verdict {
     let primary = s.server.status.as_ref().is_some_and(|st| !st.in_recovery);
     if s.server.running && (s.server.latched || primary) {
         let reason = format!("demoting self because I do not have the lock: {leader} has it");
         return act(Rule::Demote, reason, vec![Action::Run(Job::Stop { immediate: true })]);
+    }
+    if leader == s.name {
+        return hold(Rule::FormerSelf, "an earlier pod of this name has the lock: it expires if that pod is gone");
     }
     match (s.server.running, &s.server.status) {
         (false, _) => stopped(s, leader),
@@ -21,10 +26,25 @@ pub(super) fn decide(s: &Snapshot, leader: &str) -> Verdict {
             Some(wanted) if s.server.upstream.as_ref().is_some_and(|u| u.as_ref() != Some(&wanted)) => {
                 act(Rule::Follow, format!("following {leader}"), vec![Action::Follow(Some(wanted)), Action::Query])
             }
-            _ => act(Rule::Starting, "PostgreSQL does not answer yet", vec![Action::Query]),
+            _ if never_ready(s) => act(
+                Rule::Stuck,
+                format!(
+                    "PostgreSQL has not become consistent for {} s: a new copy is made",
+                    s.now.ms_since(s.server.started) / 1000
+                ),
+                vec![Action::Repair(Repair::Copy), Action::Run(Job::Stop { immediate: false })],
+            ),
+            _ => act(Rule::Starting, "PostgreSQL does not answer yet", vec![Action::Query, Action::AskLeader]),
         },
         (true, Some(status)) => running(s, leader, status),
     }
+}
+
+/// A standby whose leader is well and that accepts no connections for long lacks WAL that nobody has any more.
+fn never_ready(s: &Snapshot) -> bool {
+    s.now.ms_since(s.server.started) >= NEVER_READY_MS
+        && matches!(&s.leader_answer, Some(Ok(a)) if a.primary)
+        && !s.config.pause
 }
 
 fn stopped(s: &Snapshot, leader: &str) -> Verdict {

@@ -19,6 +19,13 @@ pub(super) fn decide(s: &Snapshot) -> Verdict {
     }
     match (s.server.running, &s.server.status) {
         (false, _) => stopped(s),
+        (true, None) if s.now.ms_since(s.server.started) > s.config.primary_start_timeout_ms && s.members.len() > 1 => {
+            act(
+                Rule::LeaderStartTimeout,
+                "PostgreSQL does not come up",
+                vec![Action::HandOver, Action::Run(Job::Stop { immediate: true })],
+            )
+        }
         (true, None) => act(Rule::Starting, "PostgreSQL does not answer yet", vec![Action::Query]),
         (true, Some(status)) if status.in_recovery => promote(s, status),
         (true, Some(status)) => lead(s, status),
@@ -94,6 +101,13 @@ fn promote(s: &Snapshot, status: &ServerStatus) -> Verdict {
         return hold(Rule::LeaderConfirm, "waiting for a renewal before the promotion");
     }
     if s.quorum() && s.sync.leader.as_deref() != Some(s.name.as_str()) && s.sync.leader.is_some() {
+        if s.won_on.as_ref() != Some(&s.sync) {
+            return act(
+                Rule::LeaderSyncMoved,
+                "the synchronous state was changed since the race: the lock is released",
+                vec![Action::Release(None)],
+            );
+        }
         let (state, names) = takeover(&s.sync, &s.name);
         if status.sync_names != names.guc() {
             let reason = format!("synchronous_standby_names becomes {} before the promotion", names.guc());

@@ -51,8 +51,10 @@ rules! {
         LeaderStart "start" "The primary is down and the lock is ours: crash recovery in place, without a new timeline."
         LeaderStartStandby "start-standby" "The lock is ours, but the data directory is a standby's: it is started, then promoted."
         LeaderGiveUp "give-up" "The primary cannot be started: the lock is released so that another member takes over."
+        LeaderStartTimeout "start-timeout" "The primary has not come up within primary_start_timeout: it is stopped and the lock released, so that another member takes over."
         LeaderNoData "no-data" "The data directory is empty or damaged: the lock is released."
         LeaderSync "sync" "Before a promotion, the synchronous state is claimed by CAS: commits must rest on members that the next election asks."
+        LeaderSyncMoved "sync-moved" "The synchronous state is not the one on which the lock was won: the lock is released, and the race begins anew."
         LeaderPromote "promote" "The lock is ours and PostgreSQL is a standby: promote."
         LeaderPostBootstrap "post-bootstrap" "A new cluster: roles and database are made, then the system identifier is written."
         LeaderHandOver "hand-over" "A switchover was asked for and the candidate is fit: stop, release, follow."
@@ -62,6 +64,7 @@ rules! {
     }
     "follower" {
         Demote "demote" "PostgreSQL is or may be primary, and somebody else has the lock: immediate stop."
+        FormerSelf "former-self" "An earlier pod of our name has the lock: it may still run somewhere, so its ttl is waited for."
         Copy "copy" "No usable data directory: base backup from the leader, which has said that it is the primary."
         WaitForLeader "wait-for-leader" "The leader has the lock, but has not yet said that it is the primary."
         Rewind "rewind" "The data directory may have diverged: pg_rewind finds out and repairs."

@@ -128,7 +128,8 @@ fn race(s: &Snapshot, status: &ServerStatus) -> Verdict {
         name: &s.name,
         lsn: mine,
         timeline: status.timeline,
-        mode: s.config.sync_mode,
+        // Without a leader in `/sync` no commit rests on a quorum yet.
+        mode: if s.sync.leader.is_some() { s.config.sync_mode } else { SyncMode::Off },
         sync: &s.sync,
         former: s.lock.as_ref().and_then(|l| l.leader.as_deref()),
     };

@@ -7,6 +7,8 @@ use super::super::{Error, Postgres, conf, tool};
 use crate::config::User;
 
 impl Postgres {
+    /// The source says that it is a primary before anything is removed here.
+    ///
     /// What is lost if everything dies after a step:
     /// 1. `.new` of an earlier try is removed: nothing.
     /// 2. PGDATA is removed: this member's copy; the core has made sure that it is not the only one.
@@ -15,6 +17,8 @@ impl Postgres {
     /// 5. `.new` becomes PGDATA: nothing.
     pub(super) async fn base_backup(&self, from: &Upstream) -> Result<(), Error> {
         self.write_passfile().await?;
+        let asking = self.config.credentials(User::Rewind)?;
+        self.timeline_is_in_control(from, &asking.username).await?;
         let replication = self.config.credentials(User::Replication)?;
         let (fresh, data_dir) = (self.place.beside(".new"), self.place.data_dir.clone());
         self.supervisor.file(FileOp::RemoveTree { path: fresh.clone() }).await?;

@@ -70,7 +70,7 @@ impl Postgres {
 
     /// Waits until the source's control file tells its timeline, which it does after the first checkpoint that follows a promotion.
     /// Before, `pg_rewind` would take a diverged directory for one of the same timeline, and change nothing.
-    async fn timeline_is_in_control(&self, from: &Upstream, user: &str) -> Result<(), Error> {
+    pub(super) async fn timeline_is_in_control(&self, from: &Upstream, user: &str) -> Result<(), Error> {
         let more = [("user", user), ("dbname", "postgres"), ("application_name", "pg_rewind")];
         let source = conf::conninfo(&self.place, from, &more);
         let arguments = ["-X", "-At", "-q", "-w", "-d", &source, "-c", IN_CONTROL].map(ToOwned::to_owned);
