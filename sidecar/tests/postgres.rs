@@ -110,6 +110,36 @@ async fn a_cluster_of_two_fails_over_and_comes_back() {
     two.task(STOP).await.unwrap();
 }
 
+/// A standby follows its upstream's promotion by streaming; when that is gone as well, it still knows its timeline, although
+/// its control file has not heard of it. Otherwise it would seem to be behind all others, whatever it has.
+#[tokio::test(flavor = "current_thread")]
+async fn a_standby_without_an_upstream_knows_its_timeline() {
+    let Some(tools) = Tools::find() else { return };
+    let one = primary(&tools, "one").await;
+    let mut two = Member::new(&tools, "two").await;
+    let mut three = Member::new(&tools, "three").await;
+    let mut config = server(&[]);
+    for (member, from) in [(&mut two, one.upstream(None)), (&mut three, one.upstream(None))] {
+        member.task(Task::BaseBackup { from }).await.unwrap();
+    }
+    config.upstream = Some(one.upstream(None));
+    two.task(Task::StartStandby { config: config.clone() }).await.unwrap();
+    config.upstream = Some(two.upstream(None));
+    three.task(Task::StartStandby { config }).await.unwrap();
+    until("streaming", async || Some(three.status().await).filter(|status| status.streaming)).await;
+    assert_eq!(three.status().await.timeline, Timeline(1));
+    one.task(STOP).await.unwrap();
+    two.permit_ms(60_000);
+    two.task(Task::Promote).await.unwrap();
+    two.sql_in("shop", "CREATE TABLE t AS SELECT 1").await;
+    let on_two = async || Some(three.status().await).filter(|s| s.streaming && s.timeline == Timeline(2));
+    until("streaming on timeline 2", on_two).await;
+    two.task(STOP).await.unwrap();
+    let status = until("alone", async || Some(three.status().await).filter(|status| !status.streaming)).await;
+    assert_eq!(status.timeline, Timeline(2), "{status:?}");
+    three.task(STOP).await.unwrap();
+}
+
 #[tokio::test(flavor = "current_thread")]
 async fn bad_parameters_break_nothing() {
     let Some(tools) = Tools::find() else { return };

@@ -13,13 +13,25 @@ use crate::config::Config;
 
 /// `pg_is_in_recovery` is read once (a subquery with a volatile function is not flattened), so that a promotion in between
 /// gives the picture of a standby, never a mixture. Works on PostgreSQL 13 to 18.
+///
+/// A standby whose upstream is gone is on the timeline of the WAL it received last: the control file learns of a switch
+/// only at the next restart point, minutes later, and until then this member would seem to be behind all others. The
+/// name of the segment at its position says it.
 const STATUS: &str = "
 SELECT r.recovering,
        (SELECT system_identifier::text FROM pg_catalog.pg_control_system()),
        CASE WHEN r.recovering
             THEN coalesce((SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver),
-                          (SELECT greatest(c.timeline_id, y.min_recovery_end_timeline)
-                             FROM pg_catalog.pg_control_checkpoint() c, pg_catalog.pg_control_recovery() y))
+                          (SELECT greatest(c.timeline_id, y.min_recovery_end_timeline, w.timeline)
+                             FROM pg_catalog.pg_control_checkpoint() c, pg_catalog.pg_control_recovery() y,
+                                  (SELECT max(('x' || left(f.name, 8))::bit(32)::int) AS timeline
+                                     FROM (SELECT greatest(pg_catalog.pg_last_wal_receive_lsn() - '0/0',
+                                                           pg_catalog.pg_last_wal_replay_lsn() - '0/0', 1)::bigint - 1 AS at,
+                                                  pg_catalog.pg_size_bytes(current_setting('wal_segment_size')) AS size) l,
+                                          pg_catalog.pg_ls_waldir() f
+                                    WHERE f.name ~ '^[0-9A-F]{24}$'
+                                      AND right(f.name, 16) = upper(lpad(to_hex(l.at >> 32), 8, '0') ||
+                                                                    lpad(to_hex((l.at & 4294967295) / l.size), 8, '0'))) w))
             ELSE ('x' || substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_flush_lsn()), 1, 8))::bit(32)::int
        END,
        CASE WHEN r.recovering THEN 0 ELSE (pg_catalog.pg_current_wal_flush_lsn() - '0/0')::bigint END,
