@@ -63,11 +63,11 @@ pub enum Holder {
 
 impl Lease {
     /// The store showed the lock object (or that there is none). Returns whether anything changed.
-    pub fn observe(&mut self, now: Boot, record: Option<(LockRecord, &str)>, me: &Me<'_>, margin: &Margin) -> bool {
+    pub fn observe(&mut self, now: Boot, record: Option<(LockRecord, &str)>, me: &Me<'_>) -> bool {
         let heartbeat = |r: &Option<LockRecord>| {
             r.as_ref().map(|r| {
-                let (a, b, c, d, e) = r.heartbeat();
-                (a.map(str::to_owned), b.to_owned(), c, d.to_owned(), e)
+                let (leader, acquired, ttl, renewed, transitions) = r.heartbeat();
+                (leader.map(str::to_owned), acquired.to_owned(), ttl, renewed.to_owned(), transitions)
             })
         };
         let (new, resource_version) = match record {
@@ -81,7 +81,7 @@ impl Lease {
         self.observed = true;
         self.record = new;
         self.resource_version = resource_version;
-        self.confirm(me, margin);
+        self.confirm(me);
         changed
     }
 
@@ -94,8 +94,8 @@ impl Lease {
     }
 
     /// All members promised, in answer to a failsafe call sent at `sent_at`, to leave the lock alone for a ttl.
-    pub fn failsafe(&mut self, sent_at: Boot, ttl_ms: u64, margin: &Margin) {
-        self.extend(margin.deadline(sent_at, ttl_ms));
+    pub fn failsafe(&mut self, sent_at: Boot, ttl_ms: u64) {
+        self.extend(deadline(sent_at, ttl_ms));
     }
 
     /// Our tenure ends now: released, or given up.
@@ -105,7 +105,7 @@ impl Lease {
         self.attempts.clear();
     }
 
-    fn confirm(&mut self, me: &Me<'_>, margin: &Margin) {
+    fn confirm(&mut self, me: &Me<'_>) {
         let Some(record) = &self.record else { return };
         if !mine(record, me) {
             if record.leader.is_some() {
@@ -117,7 +117,7 @@ impl Lease {
         let attempt = self.attempts.drain(..=at).next_back();
         if let Some(Attempt { sent_at, ttl_ms, .. }) = attempt {
             self.confirmed = Some(self.confirmed.map_or(sent_at, |c| c.max(sent_at)));
-            self.extend(margin.deadline(sent_at, ttl_ms));
+            self.extend(deadline(sent_at, ttl_ms));
         }
     }
 
@@ -189,18 +189,12 @@ pub fn mine(record: &LockRecord, me: &Me<'_>) -> bool {
     record.leader.as_deref() == Some(me.name) && record.holder_uid.as_deref() == Some(me.uid)
 }
 
-/// How much earlier than the lock the permit ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Margin;
-
-impl Margin {
-    /// Until when a primary may run whose lock was written with `ttl_ms` by a request sent at `sent_at`.
-    #[allow(clippy::unused_self)] // the margin becomes configurable with the watchdog
-    pub fn deadline(self, sent_at: Boot, ttl_ms: u64) -> Boot {
-        let ttl_us = ttl_ms.saturating_mul(1000);
-        let margin = crate::fence::margin(ttl_us, crate::fence::RHO_PPM, crate::fence::K_US);
-        Boot(sent_at.0.saturating_add(ttl_us).saturating_sub(margin))
-    }
+/// Until when a primary may run whose lock was written with `ttl_ms` by a request sent at `sent_at`: a margin before anybody else
+/// may take the lock.
+pub fn deadline(sent_at: Boot, ttl_ms: u64) -> Boot {
+    let ttl_us = ttl_ms.saturating_mul(1000);
+    let margin = crate::fence::margin(ttl_us, crate::fence::RHO_PPM, crate::fence::K_US);
+    Boot(sent_at.0.saturating_add(ttl_us).saturating_sub(margin))
 }
 
 #[cfg(test)]
@@ -227,18 +221,18 @@ mod tests {
     #[test]
     fn the_ttl_counts_from_the_moment_the_record_was_seen_to_change() {
         let mut lease = Lease::default();
-        lease.observe(at(100), Some((record("b", "u2", "T1"), "1")), &ME, &Margin);
-        lease.observe(at(105), Some((record("b", "u2", "T1"), "2")), &ME, &Margin);
+        lease.observe(at(100), Some((record("b", "u2", "T1"), "1")), &ME);
+        lease.observe(at(105), Some((record("b", "u2", "T1"), "2")), &ME);
         assert!(matches!(lease.holder(at(109), &ME, TTL, true), Holder::Other { .. }));
         assert_eq!(lease.holder(at(110), &ME, TTL, true), Holder::Free { released: false, since: at(110) });
-        lease.observe(at(111), Some((record("b", "u2", "T2"), "3")), &ME, &Margin);
+        lease.observe(at(111), Some((record("b", "u2", "T2"), "3")), &ME);
         assert!(matches!(lease.holder(at(120), &ME, TTL, true), Holder::Other { .. }));
     }
 
     #[test]
     fn our_name_on_another_pod_is_somebody_else() {
         let mut lease = Lease::default();
-        lease.observe(at(0), Some((record("a", "u0", "T1"), "1")), &ME, &Margin);
+        lease.observe(at(0), Some((record("a", "u0", "T1"), "1")), &ME);
         assert!(matches!(lease.holder(at(9), &ME, TTL, true), Holder::Other { .. }));
         assert!(matches!(lease.holder(at(10), &ME, TTL, true), Holder::Free { released: false, .. }));
     }
@@ -251,19 +245,19 @@ mod tests {
         lease.sending(at(102), Wall(2_000_000), TTL);
         // A read shows the first attempt only: the second one's outcome is unknown and extends nothing.
         let first = Wall(1_000_000).to_string();
-        lease.observe(at(103), Some((record("a", "u1", &first), "1")), &ME, &Margin);
-        assert_eq!(lease.deadline(), Some(Margin.deadline(at(100), TTL)));
+        lease.observe(at(103), Some((record("a", "u1", &first), "1")), &ME);
+        assert_eq!(lease.deadline(), Some(deadline(at(100), TTL)));
         let second = Wall(2_000_000).to_string();
-        lease.observe(at(104), Some((record("a", "u1", &second), "2")), &ME, &Margin);
-        assert_eq!(lease.deadline(), Some(Margin.deadline(at(102), TTL)));
+        lease.observe(at(104), Some((record("a", "u1", &second), "2")), &ME);
+        assert_eq!(lease.deadline(), Some(deadline(at(102), TTL)));
     }
 
     #[test]
     fn another_holder_ends_our_tenure() {
         let mut lease = Lease::default();
         lease.sending(at(100), Wall(1_000_000), TTL);
-        lease.observe(at(101), Some((record("a", "u1", &Wall(1_000_000).to_string()), "1")), &ME, &Margin);
-        lease.observe(at(102), Some((record("b", "u2", "T9"), "2")), &ME, &Margin);
+        lease.observe(at(101), Some((record("a", "u1", &Wall(1_000_000).to_string()), "1")), &ME);
+        lease.observe(at(102), Some((record("b", "u2", "T9"), "2")), &ME);
         assert_eq!(lease.deadline(), None);
     }
 
@@ -271,7 +265,7 @@ mod tests {
     fn an_absent_lock_is_not_a_free_lock() {
         let mut lease = Lease::default();
         assert_eq!(lease.holder(at(0), &ME, TTL, true), Holder::Unknown);
-        lease.observe(at(5), None, &ME, &Margin);
+        lease.observe(at(5), None, &ME);
         assert_eq!(lease.holder(at(6), &ME, TTL, true), Holder::Absent { until: at(15) });
         assert_eq!(lease.holder(at(6), &ME, TTL, false), Holder::Absent { until: at(5) });
     }

@@ -61,14 +61,15 @@ impl Member {
 /// The name of a member's physical slot, by Patroni's rule: lower case, `-` and `.` become `_`, any other character that a
 /// slot may not have becomes `u` and its code point, cut to 63.
 pub fn slot_name(member: &str) -> String {
-    let mut slot = String::new();
-    for c in member.to_lowercase().chars() {
-        match c {
-            'a'..='z' | '0'..='9' | '_' => slot.push(c),
-            '-' | '.' => slot.push('_'),
-            other => slot.push_str(&format!("u{:04}", u32::from(other))),
-        }
-    }
+    let slot: String = member
+        .to_lowercase()
+        .chars()
+        .map(|c| match c {
+            'a'..='z' | '0'..='9' | '_' => c.to_string(),
+            '-' | '.' => "_".to_owned(),
+            other => format!("u{:04}", u32::from(other)),
+        })
+        .collect();
     slot.chars().take(63).collect()
 }
 

@@ -290,7 +290,7 @@ fn a_recycled_process_id_does_not_keep_it_from_starting() {
     let Some(world) = world(false) else { return };
     let mut client = world.client();
     // One of the same user is the one that PostgreSQL would respect.
-    let mut sleeper = world.as_user("sleep").arg("1000").spawn().unwrap();
+    let sleeper = world.as_user("sleep").arg("100").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let strangers = [1, world.pid(), std::process::id(), sleeper.id()];
     for stranger in strangers {
         let postmaster = world.primary(&mut client, 60_000);
@@ -310,8 +310,7 @@ fn a_recycled_process_id_does_not_keep_it_from_starting() {
         assert!(alive(stranger));
         assert_eq!(client.call(FAST), Answer::Ok);
     }
-    sleeper.kill().unwrap();
-    sleeper.wait().unwrap();
+    end(vec![sleeper]);
 }
 
 #[test]

@@ -20,7 +20,7 @@ impl Core {
             Event::Store(event) => self.absorb_store(boot, event, effects),
             Event::Attached(attached) => {
                 self.server.started = boot;
-                self.attached(attached);
+                self.attached(&attached);
             }
             Event::Detached => {
                 self.server.attached = false;
@@ -90,7 +90,7 @@ impl Core {
                     cache.on_watch_ended(now, error, effects);
                 }
             }
-            StoreEvent::Done { id, result } => self.call_done(now, id, result, effects),
+            StoreEvent::Done { id, result } => self.call_done(now, id, &result, effects),
         }
     }
 
@@ -139,14 +139,14 @@ impl Core {
         &mut self,
         now: Boot,
         id: u64,
-        result: Result<crate::event::Object, StoreError>,
+        result: &Result<crate::event::Object, StoreError>,
         effects: &mut Vec<Effect>,
     ) {
         let Some((_, call)) = self.calls.remove(&id) else { return };
         let missing = matches!(result, Err(StoreError::NotFound));
         let conflict = matches!(result, Err(StoreError::Conflict));
         let stored = result.is_ok();
-        if let Ok(object) = &result {
+        if let Ok(object) = result {
             match &call {
                 Call::Pod { status, role } => self.pod_written = (status.clone(), role.clone()),
                 Call::SliceRead | Call::SliceWrite => {
@@ -181,7 +181,7 @@ impl Core {
         }
     }
 
-    fn attached(&mut self, attached: Attached) {
+    fn attached(&mut self, attached: &Attached) {
         let server = &mut self.server;
         server.attached = true;
         server.installed = attached.version.is_some();
@@ -270,9 +270,8 @@ impl Core {
     fn task_done(&mut self, now: Boot, id: u64, result: Result<(), TaskError>) {
         let Some((_, job, _)) = self.task.take_if(|(expected, _, _)| *expected == id) else { return };
         self.query_now = true;
-        match (&job, &result) {
-            (Job::Initdb | Job::BaseBackup(_) | Job::Rewind(_) | Job::Stop { .. }, _) => self.server.dir = None,
-            _ => {}
+        if matches!(job, Job::Initdb | Job::BaseBackup(_) | Job::Rewind(_) | Job::Stop { .. }) {
+            self.server.dir = None;
         }
         match (job, result) {
             (Job::BaseBackup(_) | Job::Rewind(_), Ok(())) => {
@@ -339,7 +338,7 @@ impl Core {
         self.failsafe_active = true;
         let ttl = self.lease.record().and_then(|r| r.ttl_ms).unwrap_or(self.config.ttl_ms);
         if self.holder(sent) == Holder::Me {
-            self.lease.failsafe(sent, ttl, &crate::lease::Margin);
+            self.lease.failsafe(sent, ttl);
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::decide::{Job, Rule, decide};
 use crate::effect::{Effect, ServerConfig, StoreCall};
 use crate::election::Round;
 use crate::event::{Event, Kind, Now, PeerAnswer};
-use crate::lease::{Holder, Lease, Margin, Me};
+use crate::lease::{Holder, Lease, Me};
 use crate::member::Member;
 use crate::quorum::SyncNames;
 use crate::snapshot::{Server, Snapshot, TaskView};
@@ -330,7 +330,7 @@ impl Core {
         let me = Me { name: &self.id.name, uid: &self.id.uid };
         let before = self.lease.record().and_then(|r| r.leader.clone());
         let seen = record.as_ref().map(|(r, v)| (r.clone(), v.as_str()));
-        self.lease.observe(now, seen, &me, &Margin);
+        self.lease.observe(now, seen, &me);
         let after = self.lease.record().and_then(|r| r.leader.clone());
         if before != after {
             self.leader = LeaderProbe::default();

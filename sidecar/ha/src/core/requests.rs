@@ -46,7 +46,9 @@ impl Core {
                 let reply = self.failsafe_asked(now, &leader, &leader_uid);
                 effects.push(Effect::Reply { id, reply });
             }
-            Request::Switchover { leader, candidate } => self.switchover_asked(now, id, leader, candidate, effects),
+            Request::Switchover { leader, candidate } => {
+                self.switchover_asked(now, id, leader.as_deref(), candidate, effects);
+            }
         }
     }
 
@@ -122,7 +124,7 @@ impl Core {
         &mut self,
         now: Boot,
         id: u64,
-        leader: Option<String>,
+        leader: Option<&str>,
         candidate: Option<String>,
         effects: &mut Vec<Effect>,
     ) {
@@ -133,10 +135,10 @@ impl Core {
         if leader.is_none() && candidate.is_none() {
             return refuse(400, "Failover could be performed only to a specific candidate");
         }
-        if leader.is_some() && leader == candidate {
+        if leader.is_some() && leader == candidate.as_deref() {
             return refuse(400, "Switchover target and source are the same");
         }
-        if leader.is_some() && leader != present {
+        if leader.is_some() && leader != present.as_deref() {
             return refuse(412, "leader name does not match");
         }
         if let Some(name) = &candidate
@@ -154,7 +156,7 @@ impl Core {
         self.calls.insert(call, (now.plus_ms(CALL_TIMEOUT_MS), Call::Failover));
         let name = self.id.failover_object.clone();
         let annotations: BTreeMap<String, Option<String>> = BTreeMap::from([
-            ("leader".to_owned(), leader.clone()),
+            ("leader".to_owned(), leader.map(str::to_owned)),
             ("member".to_owned(), candidate.clone()),
             ("scheduled_at".to_owned(), None),
             (RESULT.to_owned(), None),

@@ -114,9 +114,9 @@ pub fn document() -> String {
         let (this, _) = rule.id().split_once('.').unwrap_or(("", ""));
         if this != group {
             group = this;
-            page.push_str(&format!("\n## {group}\n\n| rule | when, and what it does |\n|---|---|\n"));
+            page += &format!("\n## {group}\n\n| rule | when, and what it does |\n|---|---|\n");
         }
-        page.push_str(&format!("| `{}` | {} |\n", rule.id(), rule.why()));
+        page += &format!("| `{}` | {} |\n", rule.id(), rule.why());
     }
     page
 }
