@@ -178,3 +178,23 @@ fn a_wiped_lock_object_does_not_move_the_lead() {
     assert_eq!(world.leader(), Some(leader.clone()));
     assert_eq!(world.writable(), [leader]);
 }
+
+#[test]
+fn a_standby_without_a_receiver_keeps_the_timeline_it_has_seen() {
+    let (mut world, leader) = bootstrapped(QUORUM);
+    // Two timelines on, no standby has made a restartpoint: pg_control still says 1 once nothing streams.
+    world.node(&leader).agent_up = false;
+    world.run_until("a new leader", 14_000, |w| w.writable().first().is_some_and(|p| *p != leader));
+    world.node(&leader).agent_up = true;
+    world.run_until("rejoined", 20_000, settled);
+    let both = |w: &mut World| w.annotation("x-sync", "sync_standby").is_some_and(|s| s.split(',').count() == 2);
+    world.run_until("both vote again", 10_000, both);
+    world.run(3_000);
+    let second = world.leader().unwrap();
+    let candidate = world.nodes.keys().find(|n| **n != second).unwrap().clone();
+    world.forgetful = Some(candidate.clone());
+    let request = Request::Switchover { leader: Some(second.clone()), candidate: Some(candidate.clone()) };
+    world.push(&second, 0, Event::Request { id: 7, request });
+    let ms = world.run_until("candidate leads", 5_000, |w| w.writable() == [candidate.clone()]);
+    assert!(ms < 400, "{ms} ms");
+}

@@ -7,8 +7,10 @@ use crate::effect::Effect;
 use crate::event::{Attached, Event, Kind, Now, QueryError, ServerStatus, StoreError, StoreEvent, TaskError};
 use crate::lease::Holder;
 use crate::snapshot::{Repair, TaskKind};
-use crate::types::Boot;
+use crate::types::{Boot, Timeline};
 
+/// After a standby has come to a new timeline it makes a restartpoint, so that pg_control says so too. Milliseconds.
+const RESTARTPOINT_MS: u64 = 5_000;
 /// Pause after a failed task, milliseconds: short, then longer.
 const RETRY_MS: [u64; 4] = [200, 1_000, 2_000, 5_000];
 
@@ -212,13 +214,15 @@ impl Core {
         self.applied = None;
         self.query = None;
         self.sync = super::SyncInForce::default();
+        self.timeline_seen = Timeline::default();
+        self.restartpoint_at = None;
     }
 
     fn queried(&mut self, now: Boot, id: u64, result: Result<ServerStatus, QueryError>) {
         let Some((_, sent)) = self.query.filter(|(expected, _)| *expected == id) else { return };
         self.query = None;
         self.queried_at = now;
-        let Ok(status) = result else {
+        let Ok(mut status) = result else {
             if matches!(result, Err(QueryError::Starting)) {
                 self.server.status = None;
             }
@@ -227,6 +231,12 @@ impl Core {
         if !self.server.running {
             return;
         }
+        // Without a WAL receiver a standby knows only the timeline of its last restartpoint; it never goes back to an earlier one.
+        status.timeline = status.timeline.max(self.timeline_seen);
+        if status.in_recovery && status.timeline > self.timeline_seen {
+            self.restartpoint_at = Some(now.plus_ms(RESTARTPOINT_MS));
+        }
+        self.timeline_seen = status.timeline;
         if status.streaming {
             self.server.streamless_since = None;
             self.server.repair = Repair::None;

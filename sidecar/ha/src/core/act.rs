@@ -246,9 +246,11 @@ impl Core {
 
     /// What a server's files are made from here and now, but for the upstream.
     pub(super) fn server_config(&self) -> ServerConfig {
-        let sync_names = match &self.sync.wanted {
-            Some(names) => names.guc(),
-            None => self.sync.guc.clone().unwrap_or_else(|| self.names_for_promotion()),
+        let primary = self.server.status.as_ref().is_some_and(|status| !status.in_recovery);
+        let sync_names = match (&self.sync.wanted, &self.sync.guc) {
+            (Some(names), _) if primary => names.guc(),
+            (None, Some(guc)) if primary => guc.clone(),
+            _ => self.names_for_promotion(),
         };
         ServerConfig {
             parameters: self.config.parameters.clone(),

@@ -30,6 +30,12 @@ impl Core {
         self.ask_server(boot, effects);
         self.keep_configured(boot, effects);
         self.failsafe_round(boot, effects);
+        let follows = self.server.status.as_ref().is_some_and(|s| s.in_recovery && s.streaming) && self.task.is_none();
+        if follows && self.restartpoint_at.is_some_and(|at| at <= boot) {
+            self.restartpoint_at = None;
+            let id = self.id();
+            effects.push(Effect::Change { id, change: Change::Checkpoint });
+        }
         if !self.leading(boot) || self.terminating || self.handing_over || self.task.is_some() {
             return;
         }

@@ -24,7 +24,7 @@ use crate::quorum::SyncNames;
 use crate::snapshot::{Server, Snapshot, TaskView};
 use crate::store::cache::Cache;
 use crate::store::record::{Failover, Initialize, LockRecord, SyncState};
-use crate::types::{Boot, Lsn};
+use crate::types::{Boot, Lsn, Timeline};
 use crate::view::View;
 
 /// Who this member is and where its objects are.
@@ -129,6 +129,9 @@ pub struct Core {
     change: Option<(u64, Boot, Option<ServerConfig>)>,
     change_retry_at: Boot,
     checkpoint_wanted: bool,
+    /// The highest timeline that this postmaster was seen on.
+    timeline_seen: Timeline,
+    restartpoint_at: Option<Boot>,
     task: Option<(u64, Job, TaskView)>,
     detached_since: Option<Boot>,
     terminating: bool,
@@ -184,6 +187,8 @@ impl Core {
             change: None,
             change_retry_at: Boot(0),
             checkpoint_wanted: false,
+            timeline_seen: Timeline::default(),
+            restartpoint_at: None,
             task: None,
             detached_since: None,
             terminating: false,

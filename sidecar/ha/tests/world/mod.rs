@@ -46,6 +46,8 @@ pub struct World {
     pub api_up: bool,
     pub replies: BTreeMap<u64, Reply>,
     pub primaries: Vec<(u64, Vec<String>)>,
+    /// While it has no WAL receiver, this standby tells timeline 1.
+    pub forgetful: Option<String>,
     version: u64,
     queue: VecDeque<(Boot, String, Event)>,
     asks: BTreeMap<u64, (String, u64, String)>,
@@ -62,6 +64,7 @@ impl World {
             api_up: true,
             replies: BTreeMap::new(),
             primaries: Vec::new(),
+            forgetful: None,
             version: 100,
             queue: VecDeque::new(),
             asks: BTreeMap::new(),
@@ -219,7 +222,14 @@ impl World {
     }
 
     fn deliver(&mut self, name: &str, event: Event) {
-        if !self.node(name).agent_up || self.node(name).finished {
+        if self.node(name).finished {
+            return;
+        }
+        if !self.node(name).agent_up {
+            // A stopped process finds in its sockets what came meanwhile.
+            if event != Event::Tick {
+                self.push(name, 20, event);
+            }
             return;
         }
         let now = Now { boot: self.now, wall: Wall(i64::try_from(self.now.0).unwrap()) };
@@ -440,14 +450,16 @@ impl World {
                 flush: Lsn(n.db.data.as_ref().unwrap().lsn),
             })
             .collect();
+        let streaming = !db.primary && upstream.is_some_and(|u| self.nodes.get(&u).is_some_and(|n| n.db.running));
+        let forgets = !db.primary && self.forgetful.as_deref() == Some(name);
         Ok(ServerStatus {
             in_recovery: !db.primary,
             system_id: SYSTEM.into(),
-            timeline: Timeline(data.timeline),
+            timeline: Timeline(if forgets && !streaming { 1 } else { data.timeline }),
             flush: Lsn(if db.primary { data.lsn } else { 0 }),
             received: Lsn(if db.primary { 0 } else { data.lsn }),
             replayed: Lsn(if db.primary { 0 } else { data.lsn }),
-            streaming: !db.primary && upstream.is_some_and(|u| self.nodes.get(&u).is_some_and(|n| n.db.running)),
+            streaming,
             sync_names: db.config.sync_names.clone(),
             has_conninfo: db.config.upstream.is_some(),
             standbys,
