@@ -49,7 +49,7 @@ struct Test {
     /// How many nodes a new cluster gets.
     #[arg(long, default_value_t = 2)]
     nodes: u8,
-    /// Only scenarios whose names contain this.
+    /// Only scenarios whose names contain one of these, separated by commas.
     #[arg(long)]
     filter: Option<String>,
     /// The major version of PostgreSQL: 15, 16 or 18.

@@ -88,6 +88,8 @@ pub const ALL: &[Scenario] = &[
     fault("all-pods-killed", (30_000, 60_000), |case| Box::pin(pods::all_killed(case))),
     fault("bad-input", (100, 1_000), |case| Box::pin(input::bad(case))),
     fault("scale-to-4", (300, 5_000), |case| Box::pin(bootstrap::scale(case))),
+    // To members that followed several timelines meanwhile.
+    fault("switchover-again", (300, 5_000), |case| Box::pin(switchover::there_and_back(case))),
     alone("endpoints-bootstrap", |world, row| Box::pin(bootstrap::three(world, row, On::Endpoints))),
     Scenario {
         body: Body::Fault(On::Endpoints, |case| Box::pin(switchover::to_a_candidate(case))),

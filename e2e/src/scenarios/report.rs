@@ -8,6 +8,9 @@ use anyhow::{Context as _, Result};
 
 use crate::workload::Verdict;
 
+/// So much of a failure goes into the table; all of it is printed when it happens.
+const FAILURE: usize = 300;
+
 /// One scenario's line.
 #[derive(Debug, Clone, Default)]
 pub struct Row {
@@ -53,7 +56,8 @@ impl Row {
         }
         notes.extend(self.skipped.iter().map(|why| format!("skipped: {why}")));
         if let Some(failure) = &self.failure {
-            notes.insert(0, format!("FAILED: {failure}"));
+            let short: String = failure.chars().take(FAILURE).collect();
+            notes.insert(0, format!("FAILED: {short}"));
         }
         [
             self.name.clone(),
