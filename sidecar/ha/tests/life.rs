@@ -198,3 +198,22 @@ fn a_standby_without_a_receiver_keeps_the_timeline_it_has_seen() {
     let ms = world.run_until("candidate leads", 5_000, |w| w.writable() == [candidate.clone()]);
     assert!(ms < 400, "{ms} ms");
 }
+
+#[test]
+fn after_an_election_the_losers_follow_and_stay() {
+    let (mut world, _) = bootstrapped(QUORUM);
+    for name in ["x-0", "x-1", "x-2"] {
+        world.crash(name);
+        world.node(name).agent_up = false;
+    }
+    world.run(11_000);
+    for name in ["x-0", "x-1", "x-2"] {
+        world.node(name).agent_up = true;
+    }
+    world.run_until("all back", 30_000, settled);
+    world.run(5_000);
+    let before: usize = world.nodes.values().map(|n| n.verdicts.len()).sum();
+    world.run(20_000);
+    let after: usize = world.nodes.values().map(|n| n.verdicts.len()).sum();
+    assert!(after - before < 3, "verdicts go on changing in a quiet cluster");
+}

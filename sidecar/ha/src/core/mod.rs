@@ -333,18 +333,16 @@ impl Core {
         let object = self.locks.get(&self.id.leader_object);
         let record = object.map(|o| (LockRecord::parse(o), o.resource_version.clone()));
         let me = Me { name: &self.id.name, uid: &self.id.uid };
-        let before = self.lease.record().and_then(|r| r.leader.clone());
+        let tenure = |r: &LockRecord| (r.leader.clone(), r.acquire_time.clone());
+        let before = self.lease.record().map(tenure);
         let seen = record.as_ref().map(|(r, v)| (r.clone(), v.as_str()));
         self.lease.observe(now, seen, &me);
-        let after = self.lease.record().and_then(|r| r.leader.clone());
+        let after = self.lease.record().map(tenure);
         if before != after {
             self.leader = LeaderProbe::default();
             self.round = None;
-            self.stream_hold = None;
             self.server.streamless_since = None;
-            if after.is_some() {
-                self.failsafe_active = false;
-            }
+            self.failsafe_active = false;
         }
         if self.holder(now) != Holder::Me {
             self.handing_over = false;
@@ -368,6 +366,7 @@ impl Core {
         }
         if !matches!(self.holder(now), Holder::Free { .. } | Holder::Absent { .. }) {
             self.round = None;
+            self.stream_hold = None;
         }
     }
 }

@@ -61,6 +61,19 @@ fn stopped(s: &Snapshot, leader: &str) -> Verdict {
     let Some(upstream) = s.upstream_of(leader) else {
         return hold(Rule::WaitForLeader, format!("{leader} has the lock, but its pod has not published an address"));
     };
+    // A standby's directory may always be started: it follows as soon as there is somebody to follow.
+    if let DataDir::Present(control) = dir
+        && control.standby_signal
+        && s.server.repair == Repair::None
+        && !matches!(&s.leader_answer, Some(Ok(answer)) if answer.primary)
+    {
+        return run(
+            s,
+            Rule::StartStandby,
+            format!("starting as a secondary of {leader}"),
+            Job::StartStandby(Some(upstream)),
+        );
+    }
     let answer = match &s.leader_answer {
         None => return wait(format!("asking {leader} for its state")),
         Some(Err(why)) => return wait(format!("{leader} does not answer: {why}")),
