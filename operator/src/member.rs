@@ -96,12 +96,11 @@ impl Member {
             .iter()
             .find(|c| c.type_ == "PodScheduled" && c.status == "False")
             .map(|c| Trouble { reason: "Unschedulable", message: c.message.clone().unwrap_or_default() });
-        let running = status
-            .init_container_statuses
-            .iter()
-            .flatten()
-            .find(|c| c.name == AGENT_CONTAINER && c.ready)
-            .map(|c| c.image.clone());
+        let running =
+            status.init_container_statuses.iter().flatten().find(|c| c.name == AGENT_CONTAINER && c.ready).map(|c| {
+                let running = c.state.as_ref().and_then(|state| state.running.as_ref());
+                (c.image.clone(), running.and_then(|running| running.started_at.as_ref()).map(|at| at.0.as_second()))
+            });
         let mut member = Self {
             ordinal: name.rsplit('-').next().and_then(|n| n.parse().ok()).unwrap_or(i32::MAX),
             uid: pod.metadata.uid.unwrap_or_default(),
@@ -122,7 +121,11 @@ impl Member {
             trouble: if ready { None } else { containers.find_map(trouble).or(unscheduled) },
             name,
         };
-        member.agent_settled = running.is_some_and(|image| same_image(&image, &member.agent_image));
+        // An image of the same content may be reported by its other name for ever, so a later start will do as well.
+        let upgraded = member.agent_upgraded.map(|at| at.as_second());
+        member.agent_settled = running.is_some_and(|(image, started)| {
+            same_image(&image, &member.agent_image) || upgraded.is_some_and(|at| started.is_some_and(|s| s >= at))
+        });
         member
     }
 
@@ -248,6 +251,23 @@ mod tests {
                 && same_image("docker.io/x/sidecar:latest", "x/sidecar")
         );
         assert!(same_image("sha256:0a", "sidecar:1") && !same_image("docker.io/library/sidecar:1", "sidecar:2"));
+    }
+
+    #[test]
+    fn an_agent_has_settled_by_its_image_or_by_its_start_after_the_upgrade() {
+        let member = |image: &str, started: &str| {
+            let pod = serde_json::json!({
+                "metadata": {"name": "orders-1", "annotations": {(UPGRADED_ANNOTATION): "2026-01-01T10:00:00.7Z"}},
+                "spec": {"containers": [], "initContainers": [{"name": "agent", "image": "sidecar:2"}]},
+                "status": {"initContainerStatuses": [{"name": "agent", "image": image, "imageID": "", "ready": true,
+                    "restartCount": 1, "state": {"running": {"startedAt": started}}}]}
+            });
+            Member::of(serde_json::from_value(pod).unwrap())
+        };
+        assert!(!member("sidecar:1", "2026-01-01T09:00:00Z").agent_settled);
+        assert!(member("sidecar:2", "2026-01-01T09:00:00Z").agent_settled);
+        // Two tags of one image: the runtime reports either.
+        assert!(member("sidecar:1", "2026-01-01T10:00:00Z").agent_settled);
     }
 
     #[test]
