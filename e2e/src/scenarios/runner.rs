@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::DeleteParams;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::case::Case;
-use super::herd::Herd;
+use super::herd::{Herd, Member};
 use super::list::{ALL, Body, On, Scenario};
 use super::report::{Report, Row};
 use super::world::{NAMESPACE, OPERATOR_NAMESPACE, World};
@@ -202,38 +204,43 @@ pub async fn writes(world: &World, herd: &Herd, row: &mut Row) -> Result<()> {
 /// Makes a member primary whose containers were never restarted: the kubelet waits longer before each further restart,
 /// which is not what a scenario measures. With `alone` it is the only one on its node as well.
 async fn fresh_primary(world: &World, herd: &Herd, alone: bool) -> Result<()> {
-    for _ in 0..4 {
+    for _ in 0..6 {
         let members = herd.members().await?;
-        let suits = |one: &super::herd::Member| {
-            one.restarts == 0 && (!alone || members.iter().filter(|other| other.node == one.node).count() == 1)
-        };
+        let placed = |one: &Member| !alone || members.iter().filter(|other| other.node == one.node).count() == 1;
         let primary = herd.primary().await?;
-        if suits(&primary) {
+        if placed(&primary) && primary.restarts == 0 {
             return Ok(());
         }
         let standbys = herd.standbys().await?;
-        if let Some(candidate) = standbys.iter().find(|one| suits(one)) {
-            let args = ["switchover", herd.name(), "--candidate", &candidate.name, "--yes"];
-            if let Err(error) = world.plugin(&args).await {
-                eprintln!("    preparing: {error:#}"); // scenarios of their own judge switchovers
-            }
-        } else {
-            let position = |one: &&super::herd::Member| (one.restarts > 0, !alone);
-            let old = standbys.iter().max_by_key(position).context("there is no standby")?;
-            herd.namespace
-                .api::<k8s_openapi::api::core::v1::Pod>()
-                .delete(&old.name, &kube::api::DeleteParams::default())
-                .await?;
-            let what = format!("{} is a new pod", old.name);
-            world
-                .cluster
-                .wait(&what, STEADY, async || {
-                    let new = herd.member(&old.name).await?;
-                    Ok((new.uid == old.uid).then(|| "the old one".to_owned()))
-                })
-                .await?;
+        let fit = standbys.iter().filter(|one| placed(one)).min_by_key(|one| one.restarts);
+        match fit {
+            Some(used) if used.restarts > 0 => renew(world, herd, used).await?,
+            Some(fresh) => switch_over(world, herd, fresh).await,
+            // The primary is the only one in such a place: it is renewed as a standby.
+            None if placed(&primary) => switch_over(world, herd, standbys.first().context("no standby")?).await,
+            None => bail!("no member is alone on its node"),
         }
         herd.steady(STEADY).await?;
     }
     bail!("no member is fit to be the primary of this scenario")
+}
+
+/// Errors are only told: scenarios of their own judge switchovers.
+async fn switch_over(world: &World, herd: &Herd, to: &Member) {
+    if let Err(error) = world.plugin(&["switchover", herd.name(), "--candidate", &to.name, "--yes"]).await {
+        eprintln!("    preparing: {error:#}");
+    }
+}
+
+/// Deletes a standby's pod and waits for the new one.
+async fn renew(world: &World, herd: &Herd, old: &Member) -> Result<()> {
+    herd.namespace.api::<Pod>().delete(&old.name, &DeleteParams::default()).await?;
+    let what = format!("{} is a new pod", old.name);
+    world
+        .cluster
+        .wait(&what, STEADY, async || {
+            let new = herd.member(&old.name).await?;
+            Ok((new.uid == old.uid).then(|| "the old one".to_owned()))
+        })
+        .await
 }
