@@ -116,14 +116,7 @@ impl World {
 
     /// PostgreSQL's processes of this data directory: every one has it as its working directory.
     fn left(&self) -> Vec<u32> {
-        let data_dir = self.data_dir();
-        std::fs::read_dir("/proc")
-            .unwrap()
-            .flatten()
-            .filter(|entry| std::fs::read_link(entry.path().join("cwd")).is_ok_and(|folder| folder == data_dir))
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .filter(|pid| alive(*pid))
-            .collect()
+        processes_in(&self.data_dir())
     }
 
     /// The postmaster as the test sees it, also in a pid namespace of its own.

@@ -50,12 +50,14 @@ static ONCE: std::sync::Once = std::sync::Once::new();
 
 /// A supervisor whose PATH has the fakes first, and a data directory that looks like one.
 fn world(setup: Setup) -> World {
-    let bin = std::env::temp_dir().join(format!("supervisor-fakes-{}", std::process::id()));
+    let bin = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("fakes");
     ONCE.call_once(|| {
         std::fs::create_dir_all(&bin).unwrap();
         for (name, text) in [("postgres", FAKE_POSTGRES), ("initdb", TOOL), ("psql", TOOL)] {
-            std::fs::write(bin.join(name), text).unwrap();
-            std::fs::set_permissions(bin.join(name), std::fs::Permissions::from_mode(0o755)).unwrap();
+            let new = bin.join(format!("{name}.{}", std::process::id()));
+            std::fs::write(&new, text).unwrap();
+            std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
+            std::fs::rename(&new, bin.join(name)).unwrap();
         }
     });
     let world = World::new(Setup { path: Some(bin.display().to_string()), ..setup });

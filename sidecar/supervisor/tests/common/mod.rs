@@ -46,9 +46,13 @@ pub fn alive(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
+/// To a process that may be gone by now: PostgreSQL's workers come and go.
 pub fn send_signal(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    kill_process(pid, signal).unwrap();
+    match kill_process(pid, signal) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+        Err(errno) => panic!("{errno}"),
+    }
 }
 
 /// Processes with `text` in their command line or environment.
@@ -64,6 +68,14 @@ pub fn processes_with(text: &str) -> Vec<u32> {
         }
     }
     found
+}
+
+/// Processes that work in a folder or below it.
+pub fn processes_in(dir: &Path) -> Vec<u32> {
+    let works_in =
+        |entry: &std::fs::DirEntry| std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(dir));
+    let entries = std::fs::read_dir("/proc").unwrap().flatten().filter(works_in);
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|pid| alive(*pid)).collect()
 }
 
 /// How the supervisor is run.
@@ -166,7 +178,9 @@ impl Drop for World {
         let _ = self.child.kill();
         let _ = self.child.wait();
         // What the fence let through must not disturb other tests.
-        for pid in processes_with(&self.dir.to_string_lossy()) {
+        let mut left = processes_with(&self.dir.to_string_lossy());
+        left.extend(processes_in(&self.dir));
+        for pid in left {
             if pid != std::process::id() {
                 let _ = Pid::from_raw(i32::try_from(pid).unwrap()).map(|pid| kill_process(pid, Signal::KILL));
             }
