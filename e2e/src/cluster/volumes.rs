@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::Cluster;
 use super::layout::{Layout, Node};
+use crate::host::mounts;
 use crate::host::run::run;
 
 /// The default `StorageClass`: a claim is bound when its pod is scheduled.
@@ -81,6 +82,9 @@ impl Cluster {
             let (Some("Released"), Some(path), Some(name)) = (phase, path, volume.metadata.name) else { continue };
             if !Path::new(&path).starts_with(self.layout().folder()) {
                 continue; // somebody's own volume
+            }
+            if mounts::is_shared(Path::new(&path))? {
+                continue; // a pod that was deleted by force has it still; the kubelet takes it away within minutes
             }
             run(&["find", &path, "-mindepth", "1", "-delete"])?;
             run(&["chown", "0:0", &path])?;

@@ -19,6 +19,20 @@ pub fn below(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// Whether the file system that is mounted at `point` is mounted elsewhere as well.
+pub fn is_shared(point: &Path) -> Result<bool> {
+    let text = fs::read_to_string("/proc/self/mountinfo")?;
+    let mounts: Vec<(&str, PathBuf)> = text
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ').skip(2);
+            Some((fields.next()?, PathBuf::from(unescape(fields.nth(1)?))))
+        })
+        .collect();
+    let device = mounts.iter().find(|(_, at)| at == point).map(|(device, _)| *device);
+    Ok(mounts.iter().filter(|(other, _)| Some(*other) == device).count() > 1)
+}
+
 /// Unmounts everything at or below `folder`. Detaches lazily: what a dying process still holds goes with it.
 pub fn unmount_below(folder: &Path) -> Result<()> {
     for point in below(folder)? {

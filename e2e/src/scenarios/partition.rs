@@ -34,6 +34,8 @@ pub async fn same_name(case: &Case) -> Result<()> {
     let alone = case.herd.members().await?.iter().filter(|one| one.node == old.node).count() == 1;
     ensure!(alone, "{} shares its node with another member", old.name);
     let postmaster = case.herd.postmaster(&old.name).await?;
+    // Nobody sees at once that the node is gone: without this the scheduler would choose it again.
+    case.world.set_cordoned(&old.node, true).await?;
     cluster.set_node_cut(&old.node, true)?;
     let cut = Instant::now();
     let claims: Api<PersistentVolumeClaim> = case.herd.namespace.api();
@@ -57,6 +59,7 @@ pub async fn same_name(case: &Case) -> Result<()> {
     let seconds = cut.elapsed().as_secs_f32();
     case.note(format!("steady with the new {} after {seconds:.0} s, the old node still cut off", new.name));
     cluster.set_node_cut(&old.node, false)?;
+    case.world.set_cordoned(&old.node, false).await?;
     cluster
         .wait("the old node's PostgreSQL is gone", A_MINUTE, async || {
             Ok(postmaster.is_alive().then(|| "its postmaster runs".to_owned()))

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Namespace as NamespaceObject;
+use k8s_openapi::api::core::v1::{Namespace as NamespaceObject, Node, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use rustix::process::Signal;
@@ -125,6 +125,14 @@ impl World {
         Herd::create(self.namespace.clone(), &wanted).await
     }
 
+    /// As `kubectl cordon` and `uncordon` do: whether new pods may come to a node.
+    pub async fn set_cordoned(&self, node: &str, cordoned: bool) -> Result<()> {
+        let nodes: Api<Node> = Api::all(self.cluster.client());
+        let patch = Patch::Merge(json!({"spec": {"unschedulable": cordoned}}));
+        nodes.patch(node, &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+
     /// Undoes whatever faults a scenario left behind: cables, frozen processes, a dead API server.
     pub async fn heal(&self) -> Result<()> {
         let cluster = &self.cluster;
@@ -136,7 +144,10 @@ impl World {
             cluster.start_api_server()?;
         }
         cluster.wait("the API server is ready", Duration::from_mins(1), || cluster.api_is_ready()).await?;
-        let pods: Api<k8s_openapi::api::core::v1::Pod> = self.namespace.api();
+        for node in cluster.layout().all_nodes() {
+            self.set_cordoned(&node.name, false).await?;
+        }
+        let pods: Api<Pod> = self.namespace.api();
         for pod in pods.list(&ListParams::default()).await?.items {
             let (Some(name), own) = (pod.metadata.name, &self.namespace.name) else { continue };
             // Errors say that the pod has no cgroup, so nothing of it can be frozen or cut.
