@@ -202,7 +202,9 @@ impl Core {
             }
             Task::Promote => {
                 self.server.latched = true;
-                self.read_slice(now, effects);
+                if self.slice.is_none() || now.ms_since(self.slice_checked) > super::duties::SLICE_FRESH_MS {
+                    self.read_slice(now, effects);
+                }
             }
             _ => {}
         }

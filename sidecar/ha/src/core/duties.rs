@@ -21,6 +21,10 @@ const STARTING_QUERY_MS: u64 = 50;
 const SYNC_GRACE_MS: u64 = 1_000;
 /// The leader looks at its EndpointSlice this often, milliseconds: nobody else should write it.
 const SLICE_CHECK_MS: u64 = 60_000;
+/// When a difference of the pod's description is looked at again, milliseconds.
+const POD_LOOK_MS: u64 = 310;
+/// A slice read so lately need not be read again before a promotion, milliseconds.
+pub(super) const SLICE_FRESH_MS: u64 = 5_000;
 /// After which a member counts as silent in a failsafe round, milliseconds.
 const FAILSAFE_TIMEOUT_MS: u64 = 1_000;
 
@@ -30,6 +34,7 @@ impl Core {
         self.ask_server(boot, effects);
         self.keep_configured(boot, effects);
         self.failsafe_round(boot, effects);
+        self.prepare_to_lead(boot, effects);
         let follows = self.server.status.as_ref().is_some_and(|s| s.in_recovery && s.streaming) && self.task.is_none();
         if follows && self.restartpoint_at.is_some_and(|at| at <= boot) {
             self.restartpoint_at = None;
@@ -283,6 +288,16 @@ impl Core {
         effects.push(Effect::Store(StoreCall::Get { id, kind: Kind::Slice, name }));
     }
 
+    /// The candidate of a switchover reads the slice while the old primary still works; that also opens the connection over
+    /// which it takes the lock.
+    fn prepare_to_lead(&mut self, now: Boot, effects: &mut Vec<Effect>) {
+        let failover = crate::store::record::Failover::parse(self.locks.get(&self.id.failover_object));
+        let candidate = failover.is_some_and(|f| f.member.as_deref() == Some(self.id.name.as_str()));
+        if candidate && self.holder(now) != Holder::Me && now.ms_since(self.slice_checked) > SLICE_FRESH_MS {
+            self.read_slice(now, effects);
+        }
+    }
+
     /// A request that we have fulfilled is cleared.
     fn finish_failover(&mut self, now: Boot, effects: &mut Vec<Effect>) {
         let failover = crate::store::record::Failover::parse(self.locks.get(&self.id.failover_object));
@@ -358,6 +373,7 @@ impl Core {
                 at = at.min(t);
             }
         };
+        earliest(self.pod_differs_since.map(|since| since.plus_ms(POD_LOOK_MS)));
         earliest(self.locks.wake_at());
         earliest(self.pods.wake_at());
         earliest(self.lease.deadline());

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use super::{CALL_TIMEOUT_MS, Call, Core};
 use crate::config::SyncMode;
 use crate::effect::{Effect, Patch, StoreCall};
@@ -12,6 +14,9 @@ use crate::snapshot::TaskKind;
 use crate::store::record::Failover;
 use crate::types::{Boot, Lsn};
 use crate::view::{MemberView, View};
+
+/// A member's description is written when it has differed for so long, milliseconds.
+const POD_SETTLES_MS: u64 = 300;
 
 impl Core {
     pub(super) fn publish(&mut self, now: Boot, effects: &mut Vec<Effect>) {
@@ -125,8 +130,15 @@ impl Core {
             _ => None,
         };
         if !worth_writing(&self.pod_written.0, &status) && self.pod_written.1 == role {
+            self.pod_differs_since = None;
             return;
         }
+        // What lasts for a moment only is not written, least of all in the middle of a failover.
+        let since = *self.pod_differs_since.get_or_insert(now);
+        if self.pod_written.0 != Value::Null && now.ms_since(since) < POD_SETTLES_MS {
+            return;
+        }
+        self.pod_differs_since = None;
         let id = self.id();
         self.pod_retry_at = now.plus_ms(100);
         self.calls.insert(id, (now.plus_ms(CALL_TIMEOUT_MS), Call::Pod { status: status.clone(), role: role.clone() }));
