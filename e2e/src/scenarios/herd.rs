@@ -203,9 +203,38 @@ impl Herd {
         self.namespace.cluster.wait(&what, deadline, || self.unsteady()).await
     }
 
+    /// As [`steady`](Self::steady), whatever the operator says: it may be on a node that is lost.
+    pub async fn streaming(&self, deadline: Duration) -> Result<()> {
+        let what = format!("all standbys of {} stream", self.name());
+        self.namespace.cluster.wait(&what, deadline, async || self.not_streaming(&self.resource().await?).await).await
+    }
+
     /// What is missing to be steady.
     async fn unsteady(&self) -> Result<Option<String>> {
         let resource = self.resource().await?;
+        if let Some(missing) = self.not_streaming(&resource).await? {
+            return Ok(Some(missing));
+        }
+        let leader = self.lock().await?.leader;
+        let status = resource.status.unwrap_or_default();
+        let ready = status.conditions.iter().find(|one| one.type_ == "Ready");
+        let fresh = status.observed_generation == resource.metadata.generation;
+        match ready {
+            Some(one) if one.status == "True" && fresh && status.primary.as_ref() == Some(&leader) => Ok(None),
+            Some(one) => Ok(Some(format!(
+                "Ready={} {}: {}; primary {:?}, generation {:?} of {:?}",
+                one.status,
+                one.reason,
+                one.message,
+                status.primary,
+                status.observed_generation,
+                resource.metadata.generation
+            ))),
+            None => Ok(Some("no condition Ready".to_owned())),
+        }
+    }
+
+    async fn not_streaming(&self, resource: &PostgresCluster) -> Result<Option<String>> {
         let (members, lock) = (self.members().await?, self.lock().await?);
         let wanted = usize::try_from(resource.spec.instances)?;
         if members.len() != wanted {
@@ -222,8 +251,8 @@ impl Herd {
                 return Ok(Some(one.describe()));
             }
         }
-        let status = resource.status.unwrap_or_default();
-        if status.durability.is_some_and(|one| one.as_str() == "quorum") {
+        let durability = resource.status.as_ref().and_then(|status| status.durability);
+        if durability.is_some_and(|one| one.as_str() == "quorum") {
             let sync = self.annotations(&self.names.sync()).await?;
             let text = sync.get("sync_standby").map(String::as_str).unwrap_or_default();
             let standbys = text.split(',').filter(|one| members.iter().any(|member| member.name == *one)).count();
@@ -231,13 +260,7 @@ impl Herd {
                 return Ok(Some(format!("the synchronous standbys are {sync:?}")));
             }
         }
-        let ready = status.conditions.iter().find(|one| one.type_ == "Ready");
-        let fresh = status.observed_generation == resource.metadata.generation;
-        match ready {
-            Some(one) if one.status == "True" && fresh && status.primary.as_ref() == Some(&primary.name) => Ok(None),
-            Some(one) => Ok(Some(format!("Ready={} {}: {}", one.status, one.reason, one.message))),
-            None => Ok(Some("no condition Ready".to_owned())),
-        }
+        Ok(None)
     }
 
     /// How the application logs in, at the Service's virtual address.

@@ -55,9 +55,9 @@ pub async fn same_name(case: &Case) -> Result<()> {
         })
         .await?;
     ensure!(new.node != old.node, "the new pod is on the same node");
-    case.herd.steady(Duration::from_secs(90)).await?;
+    case.herd.streaming(Duration::from_secs(90)).await?;
     let seconds = cut.elapsed().as_secs_f32();
-    case.note(format!("steady with the new {} after {seconds:.0} s, the old node still cut off", new.name));
+    case.note(format!("all stream, the new {} too, after {seconds:.0} s, the old node still cut off", new.name));
     cluster.set_node_cut(&old.node, false)?;
     case.world.set_cordoned(&old.node, false).await?;
     cluster
