@@ -170,8 +170,9 @@ impl Core {
         if let Some((_, lsn)) = at {
             annotations.insert("optime".to_owned(), Some(lsn.0.to_string()));
         }
-        let addresses = self.id.slice.is_none().then(Vec::new);
-        self.lock_call(now, annotations, addresses, true, effects);
+        // The address of the stopped primary stays until the next leader writes its own: connections are refused either way, and
+        // kube-proxy takes one change at once, but the second of two only a second later.
+        self.lock_call(now, annotations, None, true, effects);
     }
 
     fn run(&mut self, now: Boot, job: Job, s: &Snapshot, effects: &mut Vec<Effect>) {
