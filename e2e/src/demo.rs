@@ -90,7 +90,7 @@ pub async fn demo(options: cluster::Options, major: &str) -> Result<()> {
         bail!("{}", failures.join("; "));
     }
     println!(
-        "  {} writes acknowledged, longest gap {:.2} s, {} acknowledged writes lost, never two primaries.",
+        "\n  {} writes acknowledged, longest gap {:.2} s, {} acknowledged writes lost, never two primaries.",
         verdict.acknowledged,
         verdict.gap_length().as_secs_f64(),
         verdict.lost.len()
@@ -100,11 +100,12 @@ pub async fn demo(options: cluster::Options, major: &str) -> Result<()> {
         "\nAll of it took {:.0} s. The cluster is still up; look around:\n\n  \
          export KUBECONFIG={}\n  export PATH={}:{}:$PATH\n  \
          kubectl get postgresclusters\n  kubectl get pods\n  kubectl matriarch list\n  \
-         kubectl matriarch switchover {NAME}\n\nWhen you have seen enough:\n\n  make cluster-down",
+         kubectl matriarch switchover {NAME}\n\nWhen you have seen enough:\n\n  make cluster-down{}",
         begin.elapsed().as_secs_f32(),
         layout.kubeconfig("admin").display(),
         Cache::open()?.bin().display(),
         world.images.binaries.display(),
+        if layout.name == cluster::Options::default().name { String::new() } else { format!(" NAME={}", layout.name) },
     );
     Ok(())
 }
