@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use futures::future::try_join_all;
 use matriarch_ha::effect::ServerConfig;
 
-use super::{Error, Postgres, conf};
+use super::{Error, Postgres, conf, tool};
 use crate::config::User;
 use crate::supervisor::{CallError, Supervisor};
 
@@ -16,6 +16,8 @@ use crate::supervisor::{CallError, Supervisor};
 #[derive(Default)]
 pub struct Files {
     written: Mutex<BTreeMap<PathBuf, u64>>,
+    /// The image's PostgreSQL was built with TLS. Asked once: another image is another pod.
+    speaks_tls: OnceLock<bool>,
 }
 
 impl Files {
@@ -67,7 +69,10 @@ impl Postgres {
             };
             conf::raise(&mut config.parameters, &floor);
         }
-        let tls = tls_files(&self.config.restapi);
+        let tls = match tls_files(&self.config.restapi) {
+            Some(files) if self.speaks_tls().await? => Some(files),
+            _ => None,
+        };
         let role = |user: User| self.config.credentials(user);
         let (replication, superuser) = (role(User::Replication)?, role(User::Superuser)?);
         let rewind = role(User::Rewind).ok();
@@ -102,6 +107,21 @@ impl Postgres {
             changed = true;
         }
         Ok(changed)
+    }
+
+    /// Some builds of PostgreSQL have no TLS, and refuse to start when told to use it.
+    async fn speaks_tls(&self) -> Result<bool, Error> {
+        if let Some(known) = self.files.speaks_tls.get() {
+            return Ok(*known);
+        }
+        let data_dir = self.place.data_dir.to_string_lossy().into_owned();
+        let arguments = ["-C", "ssl", "-D", &data_dir, "-c", "ssl=on", "-c", "config_file=/dev/null"];
+        let finished = self.supervisor.run(tool("postgres", arguments.map(ToOwned::to_owned).to_vec())).await?;
+        let speaks = !finished.output.stderr.contains("SSL is not supported by this build");
+        if !speaks {
+            tracing::warn!("PostgreSQL of this image was built without TLS: its connections are not encrypted");
+        }
+        Ok(*self.files.speaks_tls.get_or_init(|| speaks))
     }
 
     /// Writes the passfile of the WAL receiver and the tools.

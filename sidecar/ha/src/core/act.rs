@@ -15,6 +15,8 @@ use crate::types::{Boot, Lsn, Timeline};
 
 /// Between two questions to a leader that has not said yet that it is the primary, milliseconds.
 const ASK_AGAIN_MS: u64 = 100;
+/// After giving the lock up, nothing is started here for so long, milliseconds.
+const GIVEN_UP_MS: u64 = 5_000;
 /// A fast shutdown becomes an immediate one after this, milliseconds.
 const STOP_TIMEOUT_MS: u64 = 60_000;
 
@@ -34,7 +36,14 @@ impl Core {
                 self.won_on = Some(s.sync.clone());
                 self.write_lock(now, false, effects);
             }
-            Action::Release(at) => self.release(boot, at, effects),
+            Action::Release(at) => {
+                if self.server.failures > 0 {
+                    // Others go first; should it come back to us, it is tried anew.
+                    self.server.failures = 0;
+                    self.server.retry_at = boot.plus_ms(GIVEN_UP_MS);
+                }
+                self.release(boot, at, effects);
+            }
             Action::Run(job) => self.run(boot, job, s, effects),
             Action::Cancel => {
                 if let Some((id, _, view)) = &mut self.task

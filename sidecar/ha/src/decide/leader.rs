@@ -63,7 +63,9 @@ fn stopped(s: &Snapshot) -> Verdict {
     if s.config.pause {
         return hold(Rule::PausedHold, "paused: PostgreSQL is not running and stays so");
     }
-    if s.server.failures >= STARTS && s.members.len() > 1 {
+    // Before the cluster is complete nobody else has any data: giving up would help nobody.
+    let replaceable = s.members.len() > 1 && matches!(s.initialize, Initialize::Done(_));
+    if s.server.failures >= STARTS && replaceable {
         let why = s.server.last_error.as_deref().unwrap_or("unknown");
         return act(
             Rule::LeaderGiveUp,
