@@ -27,10 +27,11 @@ use std::process::ExitCode;
 use crate::event_loop::RunError;
 use crate::supervisor::Options;
 
-const USAGE: &str = "usage: matriarch-supervisor run --volume DIR --socket PATH --agent-uid UID
+const USAGE: &str = "usage: matriarch-supervisor run --volume DIR --socket PATH --agent-uid UID [--versions DIR]
   --volume     the data volume: all file operations stay below it
   --socket     the unix socket to listen on
-  --agent-uid  the only user that may connect";
+  --agent-uid  the only user that may connect
+  --versions   where versions of PostgreSQL are that are not in PATH (/usr/lib/postgresql)";
 
 /// Why the program ends with an error.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
 
 fn options(mut args: impl Iterator<Item = OsString>) -> Result<Options, MainError> {
     let (mut volume, mut socket, mut agent_uid) = (None, None, None);
+    let mut versions = PathBuf::from(programs::DEBIAN);
     while let Some(name) = args.next() {
         let name = name.to_string_lossy().into_owned();
         let value = args.next().ok_or_else(|| MainError::Usage(format!("{name} needs a value")))?;
@@ -72,6 +74,7 @@ fn options(mut args: impl Iterator<Item = OsString>) -> Result<Options, MainErro
             "--volume" => volume = Some(PathBuf::from(value)),
             "--socket" => socket = Some(PathBuf::from(value)),
             "--agent-uid" => agent_uid = value.to_str().and_then(|uid| uid.parse().ok()),
+            "--versions" => versions = PathBuf::from(value),
             _ => return Err(MainError::Usage(format!("{name} is unknown"))),
         }
     }
@@ -83,6 +86,7 @@ fn options(mut args: impl Iterator<Item = OsString>) -> Result<Options, MainErro
             .ok_or_else(|| missing("--volume"))?,
         socket: socket.ok_or_else(|| missing("--socket"))?,
         agent_uid: agent_uid.ok_or_else(|| missing("--agent-uid"))?,
+        versions,
     })
 }
 

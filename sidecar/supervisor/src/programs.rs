@@ -8,12 +8,12 @@ use std::process::{Command, Stdio};
 use matriarch_supervisor::protocol::Run;
 
 /// Debian keeps every major version here, outside of PATH.
-const DEBIAN: &str = "/usr/lib/postgresql";
+pub const DEBIAN: &str = "/usr/lib/postgresql";
 
-/// The folder of `postgres`: the first of PATH that has it, else the newest of Debian's.
-pub fn bin_dir(path: Option<&OsStr>) -> Option<PathBuf> {
+/// The folder of `postgres`: the first of PATH that has it, else that of the newest version in `versions`.
+pub fn bin_dir(path: Option<&OsStr>, versions: &Path) -> Option<PathBuf> {
     let in_path = path.map(std::env::split_paths).into_iter().flatten().filter(|dir| dir.is_absolute());
-    in_path.chain(debian_dirs()).find_map(|dir| {
+    in_path.chain(version_dirs(versions)).find_map(|dir| {
         let postgres = dir.join("postgres");
         if !postgres.is_file() {
             return None;
@@ -24,14 +24,14 @@ pub fn bin_dir(path: Option<&OsStr>) -> Option<PathBuf> {
     })
 }
 
-fn debian_dirs() -> Vec<PathBuf> {
-    let mut versions: Vec<u32> = std::fs::read_dir(DEBIAN)
+fn version_dirs(root: &Path) -> Vec<PathBuf> {
+    let mut versions: Vec<u32> = std::fs::read_dir(root)
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .collect();
     versions.sort_unstable_by(|a, b| b.cmp(a));
-    versions.into_iter().map(|version| Path::new(DEBIAN).join(version.to_string()).join("bin")).collect()
+    versions.into_iter().map(|version| root.join(version.to_string()).join("bin")).collect()
 }
 
 /// What `postgres --version` prints.

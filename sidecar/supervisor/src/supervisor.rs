@@ -36,6 +36,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// Who may connect.
     pub agent_uid: u32,
+    /// Where versions of PostgreSQL are looked for that are not in PATH.
+    pub versions: PathBuf,
 }
 
 /// The postmaster, from the start of its launch until none of its processes is left.
@@ -112,7 +114,7 @@ fn no_postgres() -> Answer {
 impl Supervisor {
     /// Looks around.
     pub fn new(options: Options) -> io::Result<Self> {
-        let bin_dir = programs::bin_dir(std::env::var_os("PATH").as_deref());
+        let bin_dir = programs::bin_dir(std::env::var_os("PATH").as_deref(), &options.versions);
         let version = bin_dir.as_deref().and_then(programs::version);
         let log = Log::new();
         let supervisor = Self {

@@ -83,6 +83,8 @@ pub fn processes_in(dir: &Path) -> Vec<u32> {
 pub struct Setup {
     /// PATH of the supervisor; none: what the test has.
     pub path: Option<String>,
+    /// Where it looks for versions that are not in PATH; none: where Debian has them.
+    pub versions: Option<String>,
     /// As this user.
     pub user: Option<(u32, u32)>,
     /// As process 1 of a pid namespace of its own.
@@ -232,6 +234,9 @@ fn spawn(program: &Path, dir: &Path, socket: &str, setup: &Setup) -> Child {
     words.extend(["--socket".to_owned(), dir.join("sockets").join(socket).display().to_string()]);
     let agent_uid = setup.agent_uid.unwrap_or(rustix::process::getuid().as_raw());
     words.extend(["--agent-uid".to_owned(), agent_uid.to_string()]);
+    if let Some(versions) = &setup.versions {
+        words.extend(["--versions".to_owned(), versions.clone()]);
+    }
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).stdin(Stdio::null()).current_dir("/").process_group(0);
     command.env("KUBERNETES_SERVICE_HOST", "10.0.0.1").env("MATRIARCH_SECRET", "x").envs(&setup.env);
