@@ -5,7 +5,6 @@ use crate::config::Dynamic;
 use crate::decide::Job;
 use crate::effect::Effect;
 use crate::event::{Attached, Event, Kind, Now, QueryError, ServerStatus, StoreError, StoreEvent, TaskError};
-use crate::lease::Holder;
 use crate::snapshot::{Repair, TaskKind};
 use crate::types::{Boot, Timeline};
 
@@ -320,35 +319,6 @@ impl Core {
                     self.server.dir = None;
                 }
             }
-        }
-    }
-
-    fn failsafe_answered(&mut self, now: Boot, id: u64, member: &str, result: Result<(), String>) {
-        let Some(round) = &mut self.failsafe else { return };
-        if round.open.remove(&id).is_none() {
-            return;
-        }
-        match result {
-            Ok(()) if round.open.is_empty() => {
-                let sent = round.sent;
-                self.failsafe_complete(sent);
-            }
-            Ok(()) => {}
-            Err(why) => {
-                self.server.last_error = Some(format!("failsafe: {member}: {why}"));
-                self.failsafe = None;
-                self.failsafe_active = false;
-                self.failsafe_tried = now;
-            }
-        }
-    }
-
-    pub(super) fn failsafe_complete(&mut self, sent: Boot) {
-        self.failsafe = None;
-        self.failsafe_active = true;
-        let ttl = self.lease.record().and_then(|r| r.ttl_ms).unwrap_or(self.config.ttl_ms);
-        if self.holder(sent) == Holder::Me {
-            self.lease.failsafe(sent, ttl);
         }
     }
 }

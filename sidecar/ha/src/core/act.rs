@@ -212,7 +212,7 @@ impl Core {
             }
             Task::Promote => {
                 self.server.latched = true;
-                if self.slice.is_none() || now.ms_since(self.slice_checked) > super::duties::SLICE_FRESH_MS {
+                if self.slice.is_none() || now.ms_since(self.slice_checked) > super::address::SLICE_FRESH_MS {
                     self.read_slice(now, effects);
                 }
             }

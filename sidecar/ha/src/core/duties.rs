@@ -3,30 +3,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{CALL_TIMEOUT_MS, Call, Core, FailsafeRound};
+use super::{Call, Core};
 use crate::config::SyncMode;
-use crate::effect::{Change, Effect, Patch, Question, ServerConfig, StoreCall};
-use crate::event::{Kind, Now};
+use crate::effect::{Change, Effect, ServerConfig};
+use crate::event::Now;
 use crate::lease::Holder;
 use crate::member::slot_name;
 use crate::quorum::{Replication, Step, SyncNames, next_step};
-use crate::snapshot::TaskKind;
 use crate::types::{Boot, Lsn};
 
 /// After which a SELECT counts as unanswered, milliseconds.
 const QUERY_TIMEOUT_MS: u64 = 1_000;
 /// Pace of questions while a server starts, milliseconds.
-const STARTING_QUERY_MS: u64 = 50;
+pub(super) const STARTING_QUERY_MS: u64 = 50;
 /// A standby that does not stream keeps its place in the synchronous set for so long: it may just be following a new leader.
 const SYNC_GRACE_MS: u64 = 1_000;
-/// The leader looks at its EndpointSlice this often, milliseconds: nobody else should write it.
-const SLICE_CHECK_MS: u64 = 60_000;
-/// When a difference of the pod's description is looked at again, milliseconds.
-const POD_LOOK_MS: u64 = 310;
-/// A slice read so lately need not be read again before a promotion, milliseconds.
-pub(super) const SLICE_FRESH_MS: u64 = 5_000;
-/// After which a member counts as silent in a failsafe round, milliseconds.
-const FAILSAFE_TIMEOUT_MS: u64 = 1_000;
 
 impl Core {
     pub(super) fn duties(&mut self, now: Now, effects: &mut Vec<Effect>) {
@@ -223,81 +214,6 @@ impl Core {
         }
     }
 
-    /// Clients reach the primary: in `ConfigMap` mode through the slice, in Endpoints mode through the lock object.
-    fn keep_address(&mut self, now: Boot, effects: &mut Vec<Effect>) {
-        let Some(name) = self.id.slice.clone() else {
-            let addresses = self.locks.get(&self.id.leader_object).map(|o| o.addresses.clone());
-            if addresses.as_deref() != Some(std::slice::from_ref(&self.id.ip)) && !self.lock_write_in_flight() {
-                self.lock_sent = Boot(0); // the next renewal carries it, now
-            }
-            return;
-        };
-        if self.in_flight(|c| matches!(c, Call::SliceRead | Call::SliceWrite)) {
-            return;
-        }
-        let id = self.next_id + 1;
-        let wanted = vec![self.id.ip.clone()];
-        let (call, effect) = match &self.slice {
-            None if now.ms_since(self.slice_checked) < 200 => return,
-            None => (Call::SliceRead, StoreCall::Get { id, kind: Kind::Slice, name }),
-            Some((_, addresses)) if *addresses == wanted => {
-                if now.ms_since(self.slice_checked) < SLICE_CHECK_MS {
-                    return;
-                }
-                (Call::SliceRead, StoreCall::Get { id, kind: Kind::Slice, name })
-            }
-            Some((version, _)) => (
-                Call::SliceWrite,
-                StoreCall::Patch(Patch {
-                    id,
-                    kind: Kind::Slice,
-                    name,
-                    resource_version: Some(version.clone()),
-                    annotations: BTreeMap::new(),
-                    labels: BTreeMap::new(),
-                    addresses: Some(wanted),
-                    timeout_ms: CALL_TIMEOUT_MS,
-                }),
-            ),
-        };
-        self.next_id = id;
-        self.slice_checked = now;
-        self.calls.insert(id, (now.plus_ms(CALL_TIMEOUT_MS), call));
-        effects.push(Effect::Store(effect));
-    }
-
-    /// Clients are sent here, as far as we know.
-    pub(super) fn address_written(&self) -> bool {
-        let own = std::slice::from_ref(&self.id.ip);
-        if self.id.slice.is_some() {
-            self.slice.as_ref().is_some_and(|(_, addresses)| addresses == own)
-        } else {
-            self.locks.get(&self.id.leader_object).is_some_and(|o| o.addresses == own)
-        }
-    }
-
-    /// Before a promotion the slice is read, so that one write is enough afterwards.
-    pub(super) fn read_slice(&mut self, now: Boot, effects: &mut Vec<Effect>) {
-        let Some(name) = self.id.slice.clone() else { return };
-        if self.in_flight(|c| matches!(c, Call::SliceRead | Call::SliceWrite)) {
-            return;
-        }
-        let id = self.id();
-        self.slice_checked = now;
-        self.calls.insert(id, (now.plus_ms(CALL_TIMEOUT_MS), Call::SliceRead));
-        effects.push(Effect::Store(StoreCall::Get { id, kind: Kind::Slice, name }));
-    }
-
-    /// The candidate of a switchover reads the slice while the old primary still works; that also opens the connection over
-    /// which it takes the lock.
-    fn prepare_to_lead(&mut self, now: Boot, effects: &mut Vec<Effect>) {
-        let failover = crate::store::record::Failover::parse(self.locks.get(&self.id.failover_object));
-        let candidate = failover.is_some_and(|f| f.member.as_deref() == Some(self.id.name.as_str()));
-        if candidate && self.holder(now) != Holder::Me && now.ms_since(self.slice_checked) > SLICE_FRESH_MS {
-            self.read_slice(now, effects);
-        }
-    }
-
     /// A request that we have fulfilled is cleared.
     fn finish_failover(&mut self, now: Boot, effects: &mut Vec<Effect>) {
         let failover = crate::store::record::Failover::parse(self.locks.get(&self.id.failover_object));
@@ -307,97 +223,5 @@ impl Core {
         {
             self.clear_failover(now, None, effects);
         }
-    }
-
-    /// The API server is away: all members of the topology are asked to leave the lock alone.
-    fn failsafe_round(&mut self, now: Boot, effects: &mut Vec<Effect>) {
-        if !self.config.failsafe_mode || self.holder(now) != Holder::Me || !self.server.latched {
-            return;
-        }
-        let Some(confirmed) = self.lease.confirmed() else { return };
-        if now.ms_since(confirmed) < self.config.retry_timeout_ms + self.config.loop_wait_ms {
-            if self.lease.confirmed() >= Some(self.lock_sent) {
-                self.failsafe_active = false;
-                self.failsafe = None;
-            }
-            return;
-        }
-        let Some(topology) = self.lease.record().map(|r| r.failsafe.clone()) else { return };
-        if !topology.contains_key(&self.id.name) {
-            return;
-        }
-        match &self.failsafe {
-            Some(round) if now.ms_since(round.sent) < FAILSAFE_TIMEOUT_MS + 500 => return,
-            _ if now.ms_since(self.failsafe_tried) < self.config.loop_wait_ms.min(1_000) => return,
-            _ => {}
-        }
-        self.failsafe_tried = now;
-        let members = self.members();
-        let mut round = FailsafeRound { sent: now, open: BTreeMap::new() };
-        let own = self.id.name.clone();
-        for name in topology.keys().filter(|n| **n != own) {
-            let Some(peer) = members.iter().find(|m| m.name == *name).and_then(crate::member::Member::peer) else {
-                // A member that nobody can ask has not agreed.
-                self.failsafe = None;
-                self.failsafe_active = false;
-                return;
-            };
-            let id = self.id();
-            round.open.insert(id, name.clone());
-            let question = Question::Failsafe { leader: self.id.name.clone(), leader_uid: self.id.uid.clone() };
-            effects.push(Effect::Ask { id, peer, question, timeout_ms: FAILSAFE_TIMEOUT_MS });
-        }
-        if round.open.is_empty() {
-            self.failsafe_complete(now);
-        } else {
-            self.failsafe = Some(round);
-        }
-    }
-
-    /// When something is due that no event will tell.
-    pub(super) fn wake_at(&self, now: Boot) -> Boot {
-        let busy = self.task.is_some()
-            || !self.elections.is_empty()
-            || self.stream_hold.is_some()
-            || (self.server.running && self.server.status.is_none())
-            || !matches!(self.holder(now), Holder::Me | Holder::Other { .. })
-            || self.task.as_ref().is_some_and(|(_, _, v)| v.kind == TaskKind::Promote)
-            || self.server.retry_at > now
-            || self.terminating;
-        let mut at = now.plus_ms(if busy { 100 } else { self.config.loop_wait_ms });
-        if self.server.running && self.server.status.is_none() {
-            at = at.min(now.plus_ms(STARTING_QUERY_MS));
-        }
-        let mut earliest = |t: Option<Boot>| {
-            if let Some(t) = t.filter(|t| *t > now) {
-                at = at.min(t);
-            }
-        };
-        earliest(self.pod_differs_since.map(|since| since.plus_ms(POD_LOOK_MS)));
-        earliest(self.locks.wake_at());
-        earliest(self.pods.wake_at());
-        earliest(self.lease.deadline());
-        earliest(self.promised_until);
-        match self.holder(now) {
-            Holder::Me => {
-                earliest(Some(self.lock_sent.plus_ms(self.config.loop_wait_ms)));
-                earliest(Some(self.lock_retry_at));
-                earliest(Some(self.queried_at.plus_ms(self.config.loop_wait_ms)));
-                if self.lease.confirmed().is_none_or(|c| c < self.lock_sent) {
-                    earliest(Some(now.plus_ms(200)));
-                }
-                if self.query_now || self.sync_unsteady() {
-                    earliest(Some(now.plus_ms(100)));
-                }
-            }
-            Holder::Other { until, .. } => earliest(Some(until)),
-            _ => {}
-        }
-        at.max(Boot(now.0 + 1_000))
-    }
-
-    fn sync_unsteady(&self) -> bool {
-        self.config.sync_mode == SyncMode::Quorum
-            && self.sync.wanted.as_ref().is_some_and(|w| Some(w.guc()) != self.sync.guc)
     }
 }

@@ -5,9 +5,12 @@
 
 mod absorb;
 mod act;
+mod address;
 mod duties;
+mod failsafe;
 mod publish;
 mod requests;
+mod wake;
 
 use std::collections::BTreeMap;
 

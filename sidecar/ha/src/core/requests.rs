@@ -52,28 +52,6 @@ impl Core {
         }
     }
 
-    /// To promise is safe only if no write of the lock of ours can still land.
-    fn failsafe_asked(&mut self, now: Boot, leader: &str, leader_uid: &str) -> Reply {
-        if !self.config.failsafe_mode {
-            return Reply::Text { code: 502, text: "failsafe_mode is not enabled".into() };
-        }
-        let primary = self.server.latched || self.server.status.as_ref().is_some_and(|s| !s.in_recovery);
-        if primary || self.holder(now) == Holder::Me || self.lock_write_in_flight() {
-            return Reply::Text { code: 500, text: "Running as a leader".into() };
-        }
-        let record = self.lease.record();
-        let other = record.is_some_and(|r| {
-            r.leader.as_deref() != Some(leader)
-                || r.holder_uid.as_deref().is_some_and(|uid| !leader_uid.is_empty() && uid != leader_uid)
-        });
-        if other {
-            let text = format!("{leader} does not have the lock for us");
-            return Reply::Text { code: 500, text };
-        }
-        self.promised_until = Some(now.plus_ms(self.config.ttl_ms));
-        Reply::Text { code: 200, text: "Accepted".into() }
-    }
-
     /// A query sent at `sent`, after the change to no upstream, shows no WAL receiver.
     pub(super) fn stream_ended(&mut self, sent: Boot, status: &ServerStatus) {
         self.status_sent = sent;

@@ -1,0 +1,60 @@
+//! When the core wants to be woken if nothing happens: what is due that no event will tell.
+
+use super::Core;
+use super::duties::STARTING_QUERY_MS;
+use crate::config::SyncMode;
+use crate::lease::Holder;
+use crate::snapshot::TaskKind;
+use crate::types::Boot;
+
+/// When a difference of the pod's description is looked at again, milliseconds.
+const POD_LOOK_MS: u64 = 310;
+
+impl Core {
+    /// When something is due that no event will tell.
+    pub(super) fn wake_at(&self, now: Boot) -> Boot {
+        let busy = self.task.is_some()
+            || !self.elections.is_empty()
+            || self.stream_hold.is_some()
+            || (self.server.running && self.server.status.is_none())
+            || !matches!(self.holder(now), Holder::Me | Holder::Other { .. })
+            || self.task.as_ref().is_some_and(|(_, _, v)| v.kind == TaskKind::Promote)
+            || self.server.retry_at > now
+            || self.terminating;
+        let mut at = now.plus_ms(if busy { 100 } else { self.config.loop_wait_ms });
+        if self.server.running && self.server.status.is_none() {
+            at = at.min(now.plus_ms(STARTING_QUERY_MS));
+        }
+        let mut earliest = |t: Option<Boot>| {
+            if let Some(t) = t.filter(|t| *t > now) {
+                at = at.min(t);
+            }
+        };
+        earliest(self.pod_differs_since.map(|since| since.plus_ms(POD_LOOK_MS)));
+        earliest(self.locks.wake_at());
+        earliest(self.pods.wake_at());
+        earliest(self.lease.deadline());
+        earliest(self.promised_until);
+        match self.holder(now) {
+            Holder::Me => {
+                earliest(Some(self.lock_sent.plus_ms(self.config.loop_wait_ms)));
+                earliest(Some(self.lock_retry_at));
+                earliest(Some(self.queried_at.plus_ms(self.config.loop_wait_ms)));
+                if self.lease.confirmed().is_none_or(|c| c < self.lock_sent) {
+                    earliest(Some(now.plus_ms(200)));
+                }
+                if self.query_now || self.sync_unsteady() {
+                    earliest(Some(now.plus_ms(100)));
+                }
+            }
+            Holder::Other { until, .. } => earliest(Some(until)),
+            _ => {}
+        }
+        at.max(Boot(now.0 + 1_000))
+    }
+
+    fn sync_unsteady(&self) -> bool {
+        self.config.sync_mode == SyncMode::Quorum
+            && self.sync.wanted.as_ref().is_some_and(|w| Some(w.guc()) != self.sync.guc)
+    }
+}
