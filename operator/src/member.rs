@@ -122,7 +122,7 @@ impl Member {
             name,
         };
         // An image of the same content may be reported by its other name for ever, so a later start will do as well.
-        let upgraded = member.agent_upgraded.map(|at| at.as_second());
+        let upgraded = member.agent_upgraded.map(jiff::Timestamp::as_second);
         member.agent_settled = running.is_some_and(|(image, started)| {
             same_image(&image, &member.agent_image) || upgraded.is_some_and(|at| started.is_some_and(|s| s >= at))
         });

@@ -148,7 +148,7 @@ async fn done(events: &mut UnboundedReceiver<Event>) -> Result<Object, StoreErro
 
 fn create(kind: Kind, name: &str) -> StoreCall {
     let annotations = BTreeMap::from([("leader".to_owned(), "me".to_owned())]);
-    StoreCall::Create { id: 2, kind, name: name.to_owned(), annotations }
+    StoreCall::Create { id: 2, kind, name: name.to_owned(), annotations, owners: Vec::new() }
 }
 
 fn patch(kind: Kind, name: &str, version: Option<&str>, leader: Option<&str>, to: Option<Vec<String>>) -> StoreCall {

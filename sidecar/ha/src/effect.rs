@@ -122,6 +122,8 @@ pub enum StoreCall {
         name: String,
         /// metadata.annotations
         annotations: BTreeMap<String, String>,
+        /// metadata.ownerReferences: those of the objects that were there, so that nothing outlives its cluster.
+        owners: Vec<serde_json::Value>,
     },
     /// A merge patch; answered by `Done`.
     Patch(Patch),

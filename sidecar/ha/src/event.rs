@@ -154,6 +154,8 @@ pub struct Object {
     pub ip: Option<String>,
     /// metadata.deletionTimestamp is set.
     pub deleting: bool,
+    /// metadata.ownerReferences, as they are.
+    pub owners: Vec<serde_json::Value>,
     /// Endpoints: addresses of its subsets. Slices: addresses of its endpoints.
     pub addresses: Vec<String>,
 }

@@ -176,6 +176,8 @@ fn a_wiped_lock_object_does_not_move_the_lead() {
     }
     world.run(30_000);
     assert_eq!(world.leader(), Some(leader.clone()));
+    let anew = &world.objects[&(Kind::Lock, "x-leader".into())];
+    assert_eq!(anew.owners, object.owners, "it must not outlive its cluster");
     assert_eq!(world.writable(), [leader]);
 }
 

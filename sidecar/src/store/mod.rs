@@ -102,8 +102,8 @@ impl Calls {
                 let result = self.object(Method::GET, &uri, None, CALL_TIMEOUT).await;
                 StoreEvent::Done { id, result }
             }
-            StoreCall::Create { id, kind, name, annotations } => {
-                let body = wire::create(&self.config, kind, &name, &annotations);
+            StoreCall::Create { id, kind, name, annotations, owners } => {
+                let body = wire::create(&self.config, kind, &name, &annotations, &owners);
                 let uri = self.path(kind, None);
                 let result =
                     self.object(Method::POST, &uri, Some((body.to_string(), "application/json")), CALL_TIMEOUT).await;

@@ -50,6 +50,7 @@ struct Meta {
     labels: Option<BTreeMap<String, String>>,
     annotations: Option<BTreeMap<String, String>>,
     deletion_timestamp: Option<String>,
+    owner_references: Option<Vec<Value>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -89,6 +90,7 @@ impl From<Raw> for Object {
             annotations: raw.metadata.annotations.unwrap_or_default(),
             ip: raw.status.and_then(|status| status.pod_ip).filter(|ip| !ip.is_empty()),
             deleting: raw.metadata.deletion_timestamp.is_some(),
+            owners: raw.metadata.owner_references.unwrap_or_default(),
             addresses: subsets.map(|address| address.ip).chain(endpoints).collect(),
         }
     }
@@ -205,7 +207,13 @@ pub fn patch(config: &Config, patch: &Patch) -> Value {
 }
 
 /// The body of a create.
-pub fn create(config: &Config, kind: Kind, name: &str, annotations: &BTreeMap<String, String>) -> Value {
+pub fn create(
+    config: &Config,
+    kind: Kind,
+    name: &str,
+    annotations: &BTreeMap<String, String>,
+    owners: &[Value],
+) -> Value {
     let mut labels = config.labels();
     let mut body = Map::new();
     match kind {
@@ -236,7 +244,7 @@ pub fn create(config: &Config, kind: Kind, name: &str, annotations: &BTreeMap<St
         }
     }
     let metadata = json!({
-        "name": name, "namespace": config.pod.namespace, "labels": labels, "annotations": annotations,
+        "name": name, "namespace": config.pod.namespace, "labels": labels, "annotations": annotations, "ownerReferences": owners,
     });
     body.insert("metadata".into(), metadata);
     Value::Object(body)

@@ -106,6 +106,9 @@ impl Core {
     fn objects_changed(&mut self, now: Boot, kind: Kind) {
         match kind {
             Kind::Lock => {
+                if let Some(owned) = self.locks.all().find(|o| !o.owners.is_empty()) {
+                    self.owners.clone_from(&owned.owners);
+                }
                 self.observe_lock(now);
                 self.read_config();
             }

@@ -160,7 +160,7 @@ impl Core {
             })
         } else {
             let annotations = annotations.into_iter().filter_map(|(k, v)| Some((k, v?))).collect();
-            StoreCall::Create { id, kind: Kind::Lock, name, annotations }
+            StoreCall::Create { id, kind: Kind::Lock, name, annotations, owners: self.owners.clone() }
         }));
     }
 
@@ -354,6 +354,7 @@ impl Core {
                 kind: Kind::Lock,
                 name,
                 annotations: annotations.into_iter().filter_map(|(k, v)| Some((k, v?))).collect(),
+                owners: self.owners.clone(),
             },
         }));
     }

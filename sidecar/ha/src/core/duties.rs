@@ -51,8 +51,10 @@ impl Core {
     pub(super) fn renew(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let boot = now.boot;
         // Only its holder makes a lost lock object anew.
-        let wiped =
-            matches!(self.holder(boot), Holder::Absent { .. }) && self.lease.deadline().is_some_and(|d| boot < d);
+        let stays = !self.terminating && self.pods.get(&self.id.name).is_some_and(|pod| !pod.deleting);
+        let wiped = stays
+            && matches!(self.holder(boot), Holder::Absent { .. })
+            && self.lease.deadline().is_some_and(|d| boot < d);
         if (self.holder(boot) != Holder::Me && !wiped) || !self.server.attached || !self.server.installed {
             return;
         }

@@ -118,6 +118,8 @@ pub struct Core {
     lease: Lease,
     config: Dynamic,
     config_document: Option<Value>,
+    /// Who owns the lock objects: an object made anew must not outlive the cluster either.
+    owners: Vec<Value>,
     calls: BTreeMap<u64, (Boot, Call)>,
     lock_sent: Boot,
     lock_retry_at: Boot,
@@ -177,6 +179,7 @@ impl Core {
             lease: Lease::default(),
             config,
             config_document: None,
+            owners: Vec::new(),
             calls: BTreeMap::new(),
             lock_sent: Boot(0),
             lock_retry_at: Boot(0),

@@ -157,6 +157,7 @@ impl Core {
                 kind: Kind::Lock,
                 name,
                 annotations: annotations.into_iter().filter_map(|(k, v)| Some((k, v?))).collect(),
+                owners: self.owners.clone(),
             },
         }));
     }

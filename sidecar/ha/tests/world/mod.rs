@@ -70,7 +70,7 @@ impl World {
             asks: BTreeMap::new(),
         };
         for name in ["x-leader", "x-config", "x-failover", "x-sync"] {
-            world.store(Kind::Lock, name, |_| {});
+            world.store(Kind::Lock, name, |o| o.owners = vec![serde_json::json!({"uid": "cluster"})]);
         }
         world.store(Kind::Lock, "x-config", |o| {
             o.annotations.insert("config".into(), config.into());
@@ -529,13 +529,16 @@ impl World {
                 };
                 self.push(name, 2, Event::Store(StoreEvent::Done { id, result }));
             }
-            StoreCall::Create { id, kind, name: object, annotations } => {
+            StoreCall::Create { id, kind, name: object, annotations, owners } => {
                 let result = if !self.api_up {
                     Err(unreachable())
                 } else if self.objects.contains_key(&(kind, object.clone())) {
                     Err(StoreError::Conflict)
                 } else {
-                    Ok(self.store(kind, &object, |o| o.annotations = annotations))
+                    Ok(self.store(kind, &object, |o| {
+                        o.annotations = annotations;
+                        o.owners = owners;
+                    }))
                 };
                 self.push(name, 2, Event::Store(StoreEvent::Done { id, result }));
             }
