@@ -20,7 +20,7 @@ pub async fn down(case: &Case) -> Result<()> {
     case.workload.writable(A_MINUTE).await?;
     let lock = case.herd.lock().await?;
     ensure!(lock.leader == case.lock.leader, "the lock went to {}", lock.leader);
-    Ok(())
+    case.world.wake_kubernetes().await
 }
 
 /// With one member silent, nobody knows whether it leads elsewhere: the primary stops taking writes within ttl.
@@ -41,7 +41,7 @@ pub async fn down_with_a_member_gone(case: &Case) -> Result<()> {
     case.workload.writable(A_MINUTE).await?;
     let first = case.workload.history().first(|one| one.sent > here).context("no write since")?;
     case.note(format!("writes {:.1} s after its return", first.done.saturating_sub(here).as_secs_f64()));
-    Ok(())
+    case.world.wake_kubernetes().await
 }
 
 async fn back(case: &Case) -> Result<()> {

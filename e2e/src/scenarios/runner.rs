@@ -177,18 +177,31 @@ async fn perform(world: &World, scenario: &Scenario, row: &mut Row) -> Result<()
     if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("; ")) }
 }
 
-/// The cluster that a scenario uses. The other one goes first: two at a time would only slow each other down.
+/// The cluster that a scenario uses, made where it is missing. The other one goes first.
 pub async fn herd_on(world: &World, on: On) -> Result<Herd> {
-    let names = [(On::ConfigMaps, "orders"), (On::Endpoints, "lines")];
-    for (_, name) in names.iter().filter(|(mode, _)| *mode != on) {
-        let wanted = super::Wanted { name, instances: 3, endpoints: on == On::ConfigMaps, major: world.major.clone() };
-        let other = Herd::new(world.namespace.clone(), &wanted);
-        if other.api().get_opt(name).await?.is_some() {
-            other.delete().await?;
-        }
+    remove_other(world, on).await?;
+    world.herd(name_of(on), 3, on == On::Endpoints).await
+}
+
+/// Removes the cluster of the other mode: two at a time would only slow each other down.
+pub async fn remove_other(world: &World, on: On) -> Result<()> {
+    let other = if on == On::ConfigMaps { On::Endpoints } else { On::ConfigMaps };
+    let endpoints = other == On::Endpoints;
+    let wanted = super::Wanted { name: name_of(other), instances: 3, endpoints, major: world.major.clone() };
+    let herd = Herd::new(world.namespace.clone(), &wanted);
+    if herd.api().get_opt(wanted.name).await?.is_some() {
+        let begin = Instant::now();
+        herd.delete().await?;
+        eprintln!("    {} was removed in {:.0} s", wanted.name, begin.elapsed().as_secs_f32());
     }
-    let name = if on == On::ConfigMaps { names[0].1 } else { names[1].1 };
-    world.herd(name, 3, on == On::Endpoints).await
+    Ok(())
+}
+
+fn name_of(on: On) -> &'static str {
+    match on {
+        On::ConfigMaps => "orders",
+        On::Endpoints => "lines",
+    }
 }
 
 /// Clients write for two seconds without any fault.

@@ -133,6 +133,27 @@ impl World {
         Ok(())
     }
 
+    /// After an outage of the API, Kubernetes' own parts wait for up to half a minute before they ask again. They are
+    /// started anew, so that the next scenario does not measure that.
+    pub async fn wake_kubernetes(&self) -> Result<()> {
+        let mut parts = vec!["controller-manager".to_owned(), "scheduler".to_owned()];
+        for node in self.cluster.layout().all_nodes() {
+            parts.extend([format!("kubelet-{}", node.name), format!("kube-proxy-{}", node.name)]);
+        }
+        for part in parts {
+            self.cluster.stop_component(&part)?;
+            self.cluster.start_component(&part)?;
+        }
+        let nodes: Api<Node> = Api::all(self.cluster.client());
+        self.cluster
+            .wait("all nodes are ready", Duration::from_mins(1), async || {
+                let all = nodes.list(&ListParams::default()).await?.items;
+                let ready = all.iter().filter(|node| crate::cluster::is_ready(node)).count();
+                Ok((ready < all.len()).then(|| format!("{ready} of {} are", all.len())))
+            })
+            .await
+    }
+
     /// Undoes whatever faults a scenario left behind: cables, frozen processes, a dead API server.
     pub async fn heal(&self) -> Result<()> {
         let cluster = &self.cluster;
