@@ -11,7 +11,7 @@ use crate::cluster::{self, Cluster};
 use crate::deps::cache::Cache;
 use crate::images::own::Profile;
 use crate::scenarios::{Herd, Lock, Wanted, World};
-use crate::workload::{Workload, clock};
+use crate::workload::{Promise, Workload, clock};
 
 /// Where the demo makes its cluster.
 const NAMESPACE: &str = "default";
@@ -85,7 +85,7 @@ pub async fn demo(options: cluster::Options, major: &str) -> Result<()> {
     show(&world).await?;
 
     let verdict = workload.finish().await?;
-    let failures = verdict.failures(Duration::ZERO);
+    let failures = verdict.failures(Promise::QUORUM);
     if !failures.is_empty() {
         bail!("{}", failures.join("; "));
     }

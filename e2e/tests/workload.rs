@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use matriarch_e2e::host::run::run;
-use matriarch_e2e::workload::{Database, Workload};
+use matriarch_e2e::workload::{Database, Promise, Workload};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -115,7 +115,7 @@ async fn the_checker_sees_what_happens_to_a_real_postgresql() {
     let workload = start(&postgres, "clean", &file).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     let verdict = workload.finish().await.unwrap();
-    assert_eq!(verdict.failures(Duration::ZERO), Vec::<String>::new());
+    assert_eq!(verdict.failures(Promise::QUORUM), Vec::<String>::new());
     assert!(verdict.acknowledged > 20 && verdict.unknown == 0, "{verdict:?}");
     assert_eq!(std::fs::read_to_string(&file).unwrap().lines().count(), verdict.acknowledged);
 
@@ -126,7 +126,7 @@ async fn the_checker_sees_what_happens_to_a_real_postgresql() {
     postgres.start();
     workload.writable(SOON).await.unwrap();
     let verdict = workload.finish().await.unwrap();
-    assert_eq!(verdict.failures(Duration::ZERO), Vec::<String>::new());
+    assert_eq!(verdict.failures(Promise::QUORUM), Vec::<String>::new());
     assert!(verdict.gap_length() > Duration::from_millis(500), "{:?}", verdict.gap);
     assert!(verdict.unknown > 0, "{verdict:?}");
 
@@ -136,7 +136,7 @@ async fn the_checker_sees_what_happens_to_a_real_postgresql() {
     postgres.database().query(sql, SOON).await.unwrap();
     let verdict = workload.finish().await.unwrap();
     assert_eq!(verdict.lost.len(), 1);
-    assert!(verdict.failures(Duration::ZERO)[0].starts_with("1 acknowledged writes lost"), "{verdict:?}");
+    assert!(verdict.failures(Promise::QUORUM)[0].starts_with("1 acknowledged writes lost"), "{verdict:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

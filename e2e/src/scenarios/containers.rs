@@ -25,6 +25,16 @@ pub async fn everything(case: &Case) -> Result<()> {
     case.recovered(A_MINUTE).await.map(drop)
 }
 
+/// SIGKILL to all processes of all pods at one moment: everything recovers from a crash.
+pub async fn every_pod(case: &Case) -> Result<()> {
+    let mut all = Vec::new();
+    for member in case.herd.members().await? {
+        all.extend(case.processes(&member.name, None).await?);
+    }
+    case.cluster().kill(&all)?;
+    case.recovered(A_MINUTE).await.map(drop)
+}
+
 /// SIGKILL to the agent: PostgreSQL goes on, and the next agent finds it.
 pub async fn agent(case: &Case) -> Result<()> {
     let postmaster = case.herd.postmaster(&case.primary.name).await?;

@@ -9,6 +9,7 @@ use super::case::Case;
 use super::report::Row;
 use super::world::World;
 use super::{api, bootstrap, containers, idle, input, partition, pods, switchover, upgrade};
+use crate::workload::Promise;
 
 /// Ttl of the lock, the default: what limits a failover without notice.
 pub const TTL: Duration = Duration::from_secs(10);
@@ -40,8 +41,10 @@ pub struct Scenario {
     pub name: &'static str,
     /// In milliseconds: the gap of writes that we aim at, and the one above which it fails.
     pub gap: Option<(u64, u64)>,
-    /// It needs a second node.
+    /// How many nodes it needs.
     pub nodes: u8,
+    /// What the checker insists on.
+    pub promise: Promise,
     /// What it does.
     pub body: Body,
 }
@@ -50,7 +53,7 @@ const fn alone(
     name: &'static str,
     body: for<'a> fn(&'a World, &'a mut Row) -> LocalBoxFuture<'a, Result<()>>,
 ) -> Scenario {
-    Scenario { name, gap: None, nodes: 1, body: Body::Alone(body) }
+    Scenario { name, gap: None, nodes: 1, promise: Promise::QUORUM, body: Body::Alone(body) }
 }
 
 const fn fault(
@@ -58,7 +61,7 @@ const fn fault(
     gap: (u64, u64),
     body: for<'a> fn(&'a Case) -> LocalBoxFuture<'a, Result<()>>,
 ) -> Scenario {
-    Scenario { name, gap: Some(gap), nodes: 1, body: Body::Fault(On::ConfigMaps, body) }
+    Scenario { name, gap: Some(gap), nodes: 1, promise: Promise::QUORUM, body: Body::Fault(On::ConfigMaps, body) }
 }
 
 /// The aim after a loss without notice: ttl and 2 s.
@@ -80,12 +83,17 @@ pub const ALL: &[Scenario] = &[
     fault("agent-stopped", (TTL_AND_2, 20_000), |case| Box::pin(containers::agent_stopped(case))),
     fault("pod-frozen-and-cut", (TTL_AND_2, 20_000), |case| Box::pin(partition::frozen(case))),
     Scenario {
+        promise: Promise::ASYNC,
+        ..fault("pod-frozen-async", (TTL_AND_2, 20_000), |case| Box::pin(partition::frozen_async(case)))
+    },
+    Scenario {
         nodes: 2,
         ..fault("same-name-elsewhere", (TTL_AND_2, 25_000), |case| Box::pin(partition::same_name(case)))
     },
     fault("api-down", (500, 3_000), |case| Box::pin(api::down(case))),
     fault("api-down-member-gone", (45_000, 75_000), |case| Box::pin(api::down_with_a_member_gone(case))),
     fault("all-pods-killed", (30_000, 60_000), |case| Box::pin(pods::all_killed(case))),
+    fault("everything-killed", (TTL_AND_2, 60_000), |case| Box::pin(containers::every_pod(case))),
     fault("bad-input", (100, 1_000), |case| Box::pin(input::bad(case))),
     fault("scale-to-4", (300, 5_000), |case| Box::pin(bootstrap::scale(case))),
     // To members that followed several timelines meanwhile.

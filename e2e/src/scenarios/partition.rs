@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::api::{Api, DeleteParams};
+use serde_json::json;
 
 use super::case::Case;
+use super::lock::Lock;
 use super::pods::force;
 
 const A_MINUTE: Duration = Duration::from_mins(1);
@@ -14,6 +16,41 @@ const A_MINUTE: Duration = Duration::from_mins(1);
 /// All of the primary's pod is frozen, fence included, and cut off; when another member leads it is reachable again and
 /// thaws. Nothing that it then executes may be acknowledged.
 pub async fn frozen(case: &Case) -> Result<()> {
+    let new = freeze_and_thaw(case).await?;
+    case.fenced_before(&new)
+}
+
+/// The same with durability async: what the thawed primary acknowledges until its fence has closed is lost, and counted.
+pub async fn frozen_async(case: &Case) -> Result<()> {
+    set_durability(case, "async").await?;
+    let new = freeze_and_thaw(case).await?;
+    let taken = new.acquired_at().context("the new lock has no acquireTime")?;
+    let last = case.last_of_old()?.done;
+    case.note(match last.checked_sub(taken) {
+        Some(after) => {
+            format!("the old primary acknowledged until {:.2} s after the new one's lock", after.as_secs_f64())
+        }
+        None => "the old primary acknowledged nothing after its thaw".to_owned(),
+    });
+    set_durability(case, "quorum").await
+}
+
+async fn set_durability(case: &Case, durability: &str) -> Result<()> {
+    case.herd.patch(&json!({"durability": durability})).await?;
+    let config = case.herd.names.config();
+    let wanted = format!("\"synchronous_mode\":{}", if durability == "async" { "false" } else { "\"quorum\"" });
+    case.cluster()
+        .wait(&format!("the agents are told {durability}"), A_MINUTE, async || {
+            let text = case.herd.annotations(&config).await?.remove("config").unwrap_or_default();
+            Ok((!text.contains(&wanted)).then_some(text))
+        })
+        .await?;
+    case.herd.steady(A_MINUTE).await?;
+    tokio::time::sleep(Duration::from_secs(3)).await; // a loop or two, until PostgreSQL has it
+    Ok(())
+}
+
+async fn freeze_and_thaw(case: &Case) -> Result<Lock> {
     let (cluster, own, old) = (case.cluster(), case.namespace(), case.primary.name.as_str());
     cluster.set_pod_cut(own, old, true).await?;
     cluster.set_pod_frozen(own, old, true).await?;
@@ -23,7 +60,7 @@ pub async fn frozen(case: &Case) -> Result<()> {
     cluster.set_pod_cut(own, old, false).await?;
     cluster.set_pod_frozen(own, old, false).await?;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    case.fenced_before(&new)
+    Ok(new)
 }
 
 /// The primary's node loses its cable. Its pod is deleted by force and its volume claim with it, so that a new pod of the

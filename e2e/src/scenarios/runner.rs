@@ -15,6 +15,7 @@ use super::report::{Report, Row};
 use super::world::{NAMESPACE, OPERATOR_NAMESPACE, World};
 use crate::cluster::{self, Cluster, dump_folder};
 use crate::images::own::Profile;
+use crate::workload::Promise;
 
 /// What to run, and where.
 #[derive(Debug, Clone)]
@@ -165,7 +166,7 @@ async fn perform(world: &World, scenario: &Scenario, row: &mut Row) -> Result<()
     if let Ok(verdict) = verdict.as_ref() {
         row.verdict = Some(verdict.clone());
     }
-    let judged = verdict.map_or_else(|error| vec![format!("{error:#}")], |verdict| verdict.failures(Duration::ZERO));
+    let judged = verdict.map_or_else(|error| vec![format!("{error:#}")], |verdict| verdict.failures(scenario.promise));
     let mut failures: Vec<String> = done.err().map(|error| format!("{error:#}")).into_iter().chain(judged).collect();
     let limit = scenario.gap.map_or(Duration::MAX, |(_, limit)| Duration::from_millis(limit));
     if let Some(gap) = row.verdict.as_ref().and_then(|verdict| verdict.gap.as_ref()).filter(|gap| gap.length > limit) {
@@ -210,7 +211,7 @@ pub async fn writes(world: &World, herd: &Herd, row: &mut Row) -> Result<()> {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let verdict = case.workload.finish().await?;
     row.verdict = Some(verdict.clone());
-    let failures = verdict.failures(Duration::ZERO);
+    let failures = verdict.failures(Promise::QUORUM);
     if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("; ")) }
 }
 

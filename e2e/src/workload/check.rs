@@ -13,6 +13,22 @@ pub type Rows = BTreeMap<(u32, u64), u64>;
 /// How many cases of a kind are told.
 const TOLD: usize = 5;
 
+/// What a durability promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Promise {
+    /// No acknowledged write is lost.
+    pub keeps: bool,
+    /// For how long, in running time, a thawed primary may have writes acknowledged beside the new one.
+    pub overlap: Duration,
+}
+
+impl Promise {
+    /// A standby has what is acknowledged, so a thawed primary cannot acknowledge anything.
+    pub const QUORUM: Self = Self { keeps: true, overlap: Duration::ZERO };
+    /// A failover may lose what no standby had received, and a thawed primary runs until its fence has closed: K.
+    pub const ASYNC: Self = Self { keeps: false, overlap: Duration::from_millis(900) };
+}
+
 /// What came of a workload.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verdict {
@@ -84,10 +100,10 @@ fn behind_the_back(attempts: &[Attempt]) -> usize {
 }
 
 impl Verdict {
-    /// What breaks a promise; `allowed` is for how long a thawed primary may overlap with the new one.
-    pub fn failures(&self, allowed: Duration) -> Vec<String> {
+    /// What breaks the promise.
+    pub fn failures(&self, promise: Promise) -> Vec<String> {
         let mut failures = Vec::new();
-        if !self.lost.is_empty() {
+        if promise.keeps && !self.lost.is_empty() {
             let cases: Vec<String> = self.lost.iter().take(TOLD).map(ToString::to_string).collect();
             failures.push(format!("{} acknowledged writes lost: {}", self.lost.len(), cases.join("; ")));
         }
@@ -100,7 +116,7 @@ impl Verdict {
                 failures.push(format!("{} {what}: {}", rows.len(), cases.join("; ")));
             }
         }
-        let forbidden = self.overlaps.iter().filter(|one| one.length > allowed);
+        let forbidden = self.overlaps.iter().filter(|one| one.length > promise.overlap);
         failures.extend(forbidden.map(|one| format!("two primaries at one time: {one}")));
         if self.acknowledged == 0 {
             failures.push("no write was acknowledged".to_owned());
@@ -121,7 +137,7 @@ mod tests {
     use super::super::history::Server;
     use super::*;
 
-    const NONE: Duration = Duration::ZERO;
+    const NONE: Promise = Promise::QUORUM;
 
     fn ms(ms: u64) -> Duration {
         Duration::from_secs(100) + Duration::from_millis(ms)
@@ -177,6 +193,7 @@ mod tests {
         let failures = check(&attempts, &there, ms(700)).failures(NONE);
         assert_eq!(failures.len(), 1);
         assert!(failures[0].starts_with("1 acknowledged writes lost: client 1 row 9, sent to a at"), "{failures:?}");
+        assert_eq!(check(&attempts, &there, ms(700)).failures(Promise::ASYNC), Vec::<String>::new());
     }
 
     #[test]
@@ -214,8 +231,9 @@ mod tests {
         assert_eq!((overlap.length, overlap.begin, overlap.writes), (Duration::from_millis(37), ms(603), 1));
         assert!(verdict.failures(NONE)[0].contains("two primaries at one time: a (timeline 1)"));
         // In async mode a thawed primary may run for a stated time.
-        assert_eq!(verdict.failures(Duration::from_millis(900)), Vec::<String>::new());
-        assert_eq!(verdict.failures(Duration::from_millis(36)).len(), 1);
+        assert_eq!(verdict.failures(Promise::ASYNC), Vec::<String>::new());
+        let shorter = Promise { overlap: Duration::from_millis(36), ..Promise::ASYNC };
+        assert_eq!(verdict.failures(shorter).len(), 1);
     }
 
     #[test]

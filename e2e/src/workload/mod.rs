@@ -11,7 +11,7 @@ mod run;
 mod writer;
 mod zone;
 
-pub use check::{Rows, Verdict, check};
+pub use check::{Promise, Rows, Verdict, check};
 pub use database::Database;
 pub use gap::{Gap, longest_since as longest_gap};
 pub use history::{Attempt, History, Outcome, Server};
