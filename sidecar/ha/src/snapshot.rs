@@ -50,6 +50,8 @@ pub struct Snapshot {
     pub task: Option<TaskView>,
     /// The pod is being stopped.
     pub terminating: bool,
+    /// Since when we try to release the lock.
+    pub releasing_since: Option<Boot>,
     /// We stopped our primary for a switchover and have still to release the lock.
     pub handing_over: bool,
     /// The synchronous state on which we took the lock.

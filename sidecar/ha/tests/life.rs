@@ -219,3 +219,13 @@ fn after_an_election_the_losers_follow_and_stay() {
     let after: usize = world.nodes.values().map(|n| n.verdicts.len()).sum();
     assert!(after - before < 3, "verdicts go on changing in a quiet cluster");
 }
+
+#[test]
+fn a_terminating_leader_ends_though_it_cannot_release_the_lock() {
+    let (mut world, leader) = bootstrapped(ASYNC);
+    world.api_down();
+    world.push(&leader, 0, Event::Terminating);
+    let ms = world.run_until("it has ended", 10_000, |w| w.node(&leader).finished);
+    assert!(ms < 5_000, "{ms} ms");
+    assert!(!world.node(&leader).db.running);
+}

@@ -42,6 +42,7 @@ impl Core {
                     self.server.failures = 0;
                     self.server.retry_at = boot.plus_ms(GIVEN_UP_MS);
                 }
+                self.releasing_since.get_or_insert(boot);
                 self.release(boot, at, effects);
             }
             Action::Run(job) => self.run(boot, job, s, effects),

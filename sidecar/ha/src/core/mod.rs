@@ -140,6 +140,7 @@ pub struct Core {
     task: Option<(u64, Job, TaskView)>,
     detached_since: Option<Boot>,
     terminating: bool,
+    releasing_since: Option<Boot>,
     handing_over: bool,
     finished: bool,
     round: Option<Round>,
@@ -199,6 +200,7 @@ impl Core {
             task: None,
             detached_since: None,
             terminating: false,
+            releasing_since: None,
             handing_over: false,
             finished: false,
             round: None,
@@ -275,6 +277,7 @@ impl Core {
             server: self.server.clone(),
             task: self.task.as_ref().map(|(_, _, view)| *view),
             terminating: self.terminating,
+            releasing_since: self.releasing_since,
             handing_over: self.handing_over,
             round: self.round.clone(),
             won_on: self.won_on.clone(),
@@ -354,6 +357,7 @@ impl Core {
         }
         if self.holder(now) != Holder::Me {
             self.handing_over = false;
+            self.releasing_since = None;
         }
     }
 

@@ -9,6 +9,9 @@ use crate::types::{Lsn, Timeline};
 /// A standby that does not accept connections after this is left to itself (it may need an upstream to become consistent).
 const START_STANDBY_MS: u64 = 3_000;
 
+/// A stopped member tries to release its lock for so long, milliseconds.
+const RELEASE_MS: u64 = 3_000;
+
 /// Nothing can be decided without a supervisor and a PostgreSQL.
 pub fn gate(s: &Snapshot) -> Option<Verdict> {
     if !s.server.attached {
@@ -62,7 +65,9 @@ pub fn terminating(s: &Snapshot) -> Verdict {
         let job = Job::Stop { immediate: false };
         return act(Rule::TerminatingStop, "the pod is being stopped: PostgreSQL shuts down", vec![Action::Run(job)]);
     }
-    if s.holder == Holder::Me {
+    // A lock that cannot be released expires. When a cluster is deleted, lock and rights may be gone before the pod is.
+    let in_vain = s.releasing_since.is_some_and(|since| s.now.ms_since(since) >= RELEASE_MS);
+    if s.holder == Holder::Me && !in_vain {
         return match &s.server.dir {
             None => act(Rule::Inspect, "where did the shutdown checkpoint end?", vec![Action::Inspect]),
             Some(dir) => {
@@ -75,7 +80,8 @@ pub fn terminating(s: &Snapshot) -> Verdict {
             }
         };
     }
-    act(Rule::TerminatingFinish, "stopped", vec![Action::Finish])
+    let reason = if in_vain { "stopped; the lock could not be released and will expire" } else { "stopped" };
+    act(Rule::TerminatingFinish, reason, vec![Action::Finish])
 }
 
 /// Where a cleanly stopped primary ended; none after any other end.
