@@ -229,3 +229,13 @@ fn a_terminating_leader_ends_though_it_cannot_release_the_lock() {
     assert!(ms < 5_000, "{ms} ms");
     assert!(!world.node(&leader).db.running);
 }
+
+#[test]
+fn a_leader_whose_pod_was_replaced_hands_over() {
+    let (mut world, leader) = bootstrapped(QUORUM);
+    world.store(Kind::Pod, &leader, |pod| pod.uid = "another".into());
+    let old = leader.clone();
+    let ms = world.run_until("a new leader", 5_000, |w| w.writable().first().is_some_and(|p| *p != old));
+    assert!(ms < 500, "{ms} ms");
+    assert!(world.node(&leader).finished);
+}

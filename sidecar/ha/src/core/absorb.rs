@@ -116,6 +116,8 @@ impl Core {
                 for pod in self.pods.all() {
                     self.slots_seen.insert(pod.name.clone(), now);
                 }
+                // Another pod has our name: ours was deleted by force, and its kubelet has not come to stop us yet.
+                self.terminating |= self.pods.get(&self.id.name).is_some_and(|pod| pod.uid != self.id.uid);
                 if let Some(pod) = self.pods.get(&self.id.name)
                     && pod.uid == self.id.uid
                 {
