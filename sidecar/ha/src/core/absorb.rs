@@ -25,7 +25,6 @@ impl Core {
             }
             Event::Detached => {
                 self.server.attached = false;
-                self.detached_since = Some(boot);
                 self.query = None;
                 self.inspect = None;
                 self.change = None;
@@ -199,7 +198,6 @@ impl Core {
         server.latched = attached.latched;
         server.upstream = None;
         self.applied = None;
-        self.detached_since = None;
         self.query = None;
         self.query_now = true;
         self.permit_seq = self.permit_seq.max(attached.permit_seq);

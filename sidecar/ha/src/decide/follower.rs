@@ -1,6 +1,6 @@
 //! Rules of a member while somebody else has the lock.
 
-use super::server::wrong_system;
+use super::server::stopped_dir;
 use super::{Action, Job, Rule, Verdict, act, hold, run};
 use crate::event::{ControlData, DataDir, PeerAnswer, ServerStatus};
 use crate::snapshot::{Repair, Snapshot};
@@ -48,15 +48,10 @@ fn never_ready(s: &Snapshot) -> bool {
 }
 
 fn stopped(s: &Snapshot, leader: &str) -> Verdict {
-    let Some(dir) = &s.server.dir else {
-        return act(Rule::Inspect, "PostgreSQL is not running", vec![Action::Inspect]);
+    let dir = match stopped_dir(s) {
+        Ok(dir) => dir,
+        Err(verdict) => return verdict,
     };
-    if s.config.pause {
-        return hold(Rule::PausedHold, "paused: PostgreSQL is not running and stays so");
-    }
-    if let Some(verdict) = wrong_system(s) {
-        return verdict;
-    }
     let wait = |why: String| act(Rule::WaitForLeader, why, vec![Action::AskLeader]);
     let Some(upstream) = s.upstream_of(leader) else {
         return hold(Rule::WaitForLeader, format!("{leader} has the lock, but its pod has not published an address"));

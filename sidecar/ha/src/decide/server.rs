@@ -107,3 +107,14 @@ pub(crate) fn wrong_system(s: &Snapshot) -> Option<Verdict> {
         )
     })
 }
+
+/// The data directory of a stopped member without the lock, once it was looked at, may be used and is ours.
+pub(crate) fn stopped_dir(s: &Snapshot) -> Result<&DataDir, Verdict> {
+    let Some(dir) = &s.server.dir else {
+        return Err(act(Rule::Inspect, "PostgreSQL is not running", vec![Action::Inspect]));
+    };
+    if s.config.pause {
+        return Err(hold(Rule::PausedHold, "paused: PostgreSQL is not running and stays so"));
+    }
+    wrong_system(s).map_or(Ok(dir), Err)
+}

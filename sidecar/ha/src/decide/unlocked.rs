@@ -1,6 +1,6 @@
 //! Rules while nobody has the lock: who may take it.
 
-use super::server::wrong_system;
+use super::server::stopped_dir;
 use super::{Action, Job, Rule, Verdict, act, bootstrap, hold, run};
 use crate::config::SyncMode;
 use crate::election::{Candidate, Outcome, judge};
@@ -53,15 +53,10 @@ fn others_first(s: &Snapshot) -> Option<Verdict> {
 }
 
 fn stopped(s: &Snapshot) -> Verdict {
-    let Some(dir) = &s.server.dir else {
-        return act(Rule::Inspect, "PostgreSQL is not running", vec![Action::Inspect]);
+    let dir = match stopped_dir(s) {
+        Ok(dir) => dir,
+        Err(verdict) => return verdict,
     };
-    if s.config.pause {
-        return hold(Rule::PausedHold, "paused: PostgreSQL is not running and stays so");
-    }
-    if let Some(verdict) = wrong_system(s) {
-        return verdict;
-    }
     match dir {
         DataDir::Present(_) => run(s, Rule::StartAlone, "starting as a standby of nobody", Job::StartStandby(None)),
         DataDir::Unknown(why) => {
