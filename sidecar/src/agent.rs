@@ -1,6 +1,5 @@
 //! `matriarch-sidecar run patroni.yml`: all parts are made here and joined.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +32,9 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
         version = env!("CARGO_PKG_VERSION"),
         "the agent starts"
     );
+    for conflict in config.tags.conflicts() {
+        tracing::warn!("{conflict}");
+    }
     let mut terminate = signal(SignalKind::terminate())?;
     let agent = async {
         let tls = tls(&config).await.map(Arc::new);
@@ -41,7 +43,7 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
         let (handle, end) = Handle::new();
         let identity = identity(&config);
 
-        let site = Site { scope: config.scope.clone(), tags: BTreeMap::new(), started: clock::boot() };
+        let site = Site { scope: config.scope.clone(), tags: config.tags.published.clone(), started: clock::boot() };
         let listen = config.restapi.listen.to_string();
         let listener = server::listen(&listen).await.with_context(|| format!("cannot listen on {listen}"))?;
         tokio::spawn(server::serve(listener, tls.clone(), handle, Arc::new(site)));
@@ -113,6 +115,7 @@ pub fn identity(config: &Config) -> Identity {
         conn_url: format!("postgres://{host}:{}/postgres", config.postgres.port),
         api_url: format!("{scheme}://{host}:{}/patroni", config.restapi.listen.port()),
         role_label: config.kubernetes.role_label.clone(),
+        tags: config.tags.clone(),
         bootstrap_config: config.bootstrap_dcs.clone(),
     }
 }

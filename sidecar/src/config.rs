@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use matriarch_crds::names;
+use matriarch_ha::tags::Tags;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -64,6 +65,8 @@ pub struct Config {
     pub initdb: Vec<String>,
     /// Where PostgreSQL listens and lives.
     pub postgres: Postgres,
+    /// Section `tags`.
+    pub tags: Tags,
     /// Section `matriarch`.
     pub matriarch: Matriarch,
 }
@@ -235,6 +238,8 @@ struct File {
     #[serde(default)]
     postgresql: PostgresFile,
     #[serde(default)]
+    tags: Value,
+    #[serde(default)]
     matriarch: Matriarch,
 }
 
@@ -316,6 +321,7 @@ impl Config {
             postgres: Postgres { listen_addresses, port, data_dir },
             scope,
             pod,
+            tags: Tags::parse(&file.tags),
             kubernetes,
             restapi: file.restapi,
             matriarch,
@@ -507,6 +513,7 @@ bootstrap:
   dcs: {ttl: 10, loop_wait: 2, retry_timeout: 3, postgresql: {use_slots: true, parameters: {max_connections: 100}, pg_hba: ["host all all all scram-sha-256"]}}
   initdb: [data-checksums, {encoding: UTF8}, {locale: C.UTF-8}]
   method: ignored
+tags: {nofailover: false, failover_priority: 2, zone: a}
 postgresql: {listen: "*:5432", data_dir: /var/lib/matriarch/pgdata, authentication: {}}
 matriarch: {service: orders, slice: orders-primary, pods_service: orders-pods, secrets_dir: /etc/matriarch/secrets}
 unknown: {key: is fine}
@@ -536,6 +543,8 @@ unknown: {key: is fine}
         assert_eq!((config.postgres.listen_addresses.as_str(), config.postgres.port), ("*", 5432));
         assert_eq!(config.host(), "orders-0.orders-pods.shop.svc");
         assert_eq!(config.restapi.verify_client, VerifyClient::Optional);
+        assert_eq!(config.tags.failover_priority, 2);
+        assert_eq!(config.tags.published["zone"], "a");
         assert_eq!(config.labels().len(), 2);
     }
 

@@ -15,6 +15,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use matriarch_ha::effect::{Peer, Question};
 use matriarch_ha::event::PeerAnswer;
+use matriarch_ha::tags::Tags;
 use matriarch_ha::types::{Lsn, Timeline};
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
@@ -174,6 +175,7 @@ fn status(code: StatusCode, body: &[u8]) -> Result<PeerAnswer, Error> {
     let lsn = |key: &str| place.and_then(|place| place.get(key)).and_then(Value::as_u64).map(Lsn);
     let lsn = lsn("location").max(lsn("received_location")).max(lsn("replayed_location"));
     let primary = matches!(document["role"].as_str(), Some("primary" | "master"));
+    let tags = Tags::parse(&document["tags"]);
     let watchdog_failed = document["watchdog_failed"].as_bool() == Some(true);
     Ok(PeerAnswer {
         running: document["state"] == "running" && lsn.is_some(),
@@ -182,19 +184,10 @@ fn status(code: StatusCode, body: &[u8]) -> Result<PeerAnswer, Error> {
         timeline: Timeline(document["timeline"].as_u64().and_then(|id| u32::try_from(id).ok()).unwrap_or(0)),
         system_id: text(&document["database_system_identifier"]),
         pod_uid: text(&document["matriarch"]["pod_uid"]),
-        nofailover: never_leads(&document["tags"]) || watchdog_failed,
+        nofailover: tags.nofailover || watchdog_failed,
+        failover_priority: tags.failover_priority,
         stream_ended: false,
     })
-}
-
-/// Patroni: `nofailover` wins over `failover_priority`, which excludes at 0 and below.
-fn never_leads(tags: &Value) -> bool {
-    match &tags["nofailover"] {
-        Value::Bool(value) => *value,
-        Value::String(text) => matches!(text.to_ascii_lowercase().as_str(), "true" | "on" | "yes" | "1"),
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        _ => tags["failover_priority"].as_i64().is_some_and(|priority| priority <= 0),
-    }
 }
 
 /// From the answer to an election.

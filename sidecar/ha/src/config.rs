@@ -123,7 +123,7 @@ impl Dynamic {
 pub const MIN_TTL_MS: u64 = 5_000;
 
 /// Patroni's booleans: on/true/yes/1, off/false/no/0, any case.
-fn boolean(value: &Value) -> Option<bool> {
+pub fn boolean(value: &Value) -> Option<bool> {
     match value {
         Value::Bool(b) => Some(*b),
         Value::Number(n) => n.as_i64().map(|n| n != 0),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::SyncMode;
 use crate::event::PeerAnswer;
+use crate::member::Member;
 use crate::quorum;
 use crate::store::record::SyncState;
 use crate::types::{Boot, Lsn, Timeline};
@@ -40,6 +41,17 @@ pub struct Candidate<'a> {
     pub sync: &'a SyncState,
     /// Whose lock ran out; it is not waited for.
     pub former: Option<&'a str>,
+    /// `failover_priority`; none: it does not count any more, because those who come first did not come.
+    pub priority: Option<i64>,
+    /// All members, for their priorities.
+    pub members: &'a [Member],
+}
+
+impl Candidate<'_> {
+    /// Comes before us if it is as far as we are.
+    fn precedes(&self, name: &str, priority: i64) -> bool {
+        Some(name) != self.former && self.priority.is_some_and(|ours| priority > ours)
+    }
 }
 
 /// What the answers allow.
@@ -72,14 +84,29 @@ pub fn judge(round: &Round, me: &Candidate<'_>) -> Outcome {
                 if ahead && !peer.nofailover {
                     return Outcome::Lost(format!("{name} is ahead: {} on timeline {}", peer.lsn, peer.timeline));
                 }
+                let level = (peer.timeline, peer.lsn) == (me.timeline, me.lsn);
+                if level && !peer.nofailover && me.precedes(name, peer.failover_priority) {
+                    return Outcome::Lost(format!(
+                        "{name} is as far and has failover_priority {}",
+                        peer.failover_priority
+                    ));
+                }
                 if !ahead && (me.mode == SyncMode::Off || peer.stream_ended) {
                     votes.insert(name.clone());
                 }
             }
         }
     }
+    // One that would come before us is waited for also when the votes are there.
+    let first = |name: &String| {
+        let member = me.members.iter().find(|m| m.name == *name);
+        member.is_some_and(|m| !m.tags.nofailover && me.precedes(name, m.tags.failover_priority))
+    };
     match me.mode {
-        SyncMode::Quorum if quorum::elected(me.sync, me.name, &votes) => Outcome::Won,
+        SyncMode::Quorum if quorum::elected(me.sync, me.name, &votes) => {
+            let waited: Vec<String> = open.into_iter().filter(first).collect();
+            if waited.is_empty() { Outcome::Won } else { Outcome::Open(waited) }
+        }
         SyncMode::Quorum if open.is_empty() => Outcome::Lost(format!(
             "{} vote(s) of {} and the old leader {}: {} needed besides ours",
             votes.len(),
@@ -111,7 +138,8 @@ mod tests {
     }
 
     fn candidate(mode: SyncMode, sync: &SyncState) -> Candidate<'_> {
-        Candidate { name: "b", lsn: Lsn(100), timeline: Timeline(1), mode, sync, former: Some("a") }
+        let (lsn, timeline) = (Lsn(100), Timeline(1));
+        Candidate { name: "b", lsn, timeline, mode, sync, former: Some("a"), priority: Some(1), members: &[] }
     }
 
     #[test]
@@ -141,6 +169,52 @@ mod tests {
         let silent = Some(Err("silent".to_owned()));
         let asked = round(&[("a", silent), ("c", Some(Ok(peer)))]);
         assert!(matches!(judge(&asked, &candidate(SyncMode::Quorum, &sync)), Outcome::Lost(_)));
+    }
+
+    #[test]
+    fn of_two_that_are_equally_far_the_higher_priority_leads() {
+        let sync = SyncState { leader: Some("a".into()), voters: vec!["b".into(), "c".into()], quorum: 1 };
+        let peer = |lsn, failover_priority| Some(Ok(PeerAnswer { failover_priority, ..standby(lsn) }));
+        for mode in [SyncMode::Off, SyncMode::Quorum] {
+            let me = candidate(mode, &sync);
+            let judged = |answer| judge(&round(&[("a", None), ("c", answer)]), &me);
+            assert!(matches!(judged(peer(100, 2)), Outcome::Lost(_)), "{mode:?}");
+            assert_eq!(judged(peer(99, 2)), Outcome::Won, "it is behind: {mode:?}");
+            assert_eq!(judged(peer(100, 1)), Outcome::Won, "{mode:?}");
+            // Those who come first did not come for long.
+            let alone = Candidate { priority: None, ..me };
+            assert_eq!(judge(&round(&[("a", None), ("c", peer(100, 2))]), &alone), Outcome::Won, "{mode:?}");
+            // The former leader's does not count, and one that never leads does not come first.
+            let former = Candidate { former: Some("c"), ..me };
+            assert_eq!(judge(&round(&[("c", peer(100, 2))]), &former), Outcome::Won, "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn one_that_would_come_first_is_waited_for_though_the_votes_are_there() {
+        let sync = SyncState { leader: Some("a".into()), voters: vec!["b".into(), "c".into(), "d".into()], quorum: 1 };
+        let status = r#"{"tags":{"failover_priority":5}}"#.to_owned();
+        let pod = crate::event::Object {
+            name: "d".into(),
+            annotations: [("status".into(), status)].into(),
+            ..Default::default()
+        };
+        let members = [Member::from_pod(&pod)];
+        let me = Candidate { members: &members, ..candidate(SyncMode::Quorum, &sync) };
+        let open = round(&[("c", Some(Ok(standby(100)))), ("d", None)]);
+        assert_eq!(judge(&open, &me), Outcome::Open(vec!["d".into()]));
+        assert_eq!(judge(&open, &candidate(SyncMode::Quorum, &sync)), Outcome::Won);
+    }
+
+    #[test]
+    fn one_that_never_leads_votes_and_is_no_rival() {
+        let sync = SyncState { leader: Some("a".into()), voters: vec!["b".into(), "c".into()], quorum: 1 };
+        let tagged = |lsn| Some(Ok(PeerAnswer { nofailover: true, failover_priority: 9, ..standby(lsn) }));
+        let me = candidate(SyncMode::Quorum, &sync);
+        assert_eq!(judge(&round(&[("c", tagged(100))]), &me), Outcome::Won, "it votes");
+        // It has more than we: no rival, but without its vote we may lack what was acknowledged.
+        assert!(matches!(judge(&round(&[("c", tagged(101))]), &me), Outcome::Lost(_)));
+        assert_eq!(judge(&round(&[("c", tagged(101))]), &candidate(SyncMode::Off, &sync)), Outcome::Won);
     }
 
     #[test]

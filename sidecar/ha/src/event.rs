@@ -312,6 +312,9 @@ pub struct PeerAnswer {
     pub pod_uid: String,
     /// It never takes part.
     pub nofailover: bool,
+    /// Of two that are equally far the higher one leads.
+    #[serde(default)]
+    pub failover_priority: i64,
     /// Its stream from the old primary has ended, and it will take none before it sees a new leader (elections).
     pub stream_ended: bool,
 }

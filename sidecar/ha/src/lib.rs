@@ -16,5 +16,6 @@ pub mod member_status;
 pub mod quorum;
 pub mod snapshot;
 pub mod store;
+pub mod tags;
 pub mod types;
 pub mod view;

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::effect::Peer;
 use crate::event::Object;
+use crate::tags::Tags;
 
 /// One member, from its pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,17 +20,22 @@ pub struct Member {
     pub deleting: bool,
     /// Its `status` annotation, null without one.
     pub status: Value,
+    /// Its tags, from there.
+    pub tags: Tags,
 }
 
 impl Member {
     /// From a pod.
     pub fn from_pod(pod: &Object) -> Self {
+        let status: Value =
+            pod.annotations.get("status").and_then(|s| serde_json::from_str(s).ok()).unwrap_or(Value::Null);
         Self {
+            tags: status.get("tags").map(Tags::parse).unwrap_or_default(),
             name: pod.name.clone(),
             uid: pod.uid.clone(),
             ip: pod.ip.clone().filter(|ip| !ip.is_empty()),
             deleting: pod.deleting,
-            status: pod.annotations.get("status").and_then(|s| serde_json::from_str(s).ok()).unwrap_or(Value::Null),
+            status,
         }
     }
 

@@ -22,6 +22,9 @@ pub fn member_status(view: &View, conn_url: &str, api_url: &str) -> Value {
     set("state", json!(view.state));
     set("role", json!(view.role));
     set("version", json!(PATRONI_VERSION));
+    if !view.tags.is_empty() {
+        set("tags", json!(view.tags));
+    }
     if let Some(server) = &view.server {
         if !server.pending_restart.is_empty() {
             set("pending_restart", json!(true));

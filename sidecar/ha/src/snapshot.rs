@@ -1,5 +1,7 @@
 //! All that a decision may look at. It serializes, so that a recorded one can be replayed: `matriarch-sidecar explain`.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Dynamic, SyncMode};
@@ -9,6 +11,7 @@ use crate::event::{DataDir, PeerAnswer, ServerStatus};
 use crate::lease::Holder;
 use crate::member::{Member, slot_name};
 use crate::store::record::{Failover, Initialize, LockRecord, SyncState};
+use crate::tags::Tags;
 use crate::types::{Boot, Lsn};
 
 /// A member's knowledge at one moment.
@@ -28,12 +31,8 @@ pub struct Snapshot {
     pub holder: Holder,
     /// The lock as last seen.
     pub lock: Option<LockRecord>,
-    /// When it last changed for us.
-    pub lock_changed: Boot,
     /// Until when our tenure is confirmed.
     pub deadline: Option<Boot>,
-    /// A write of the lock is on its way.
-    pub lock_write_in_flight: bool,
     /// The `initialize` key.
     pub initialize: Initialize,
     /// A wanted switchover.
@@ -41,7 +40,9 @@ pub struct Snapshot {
     /// `/sync`.
     pub sync: SyncState,
     /// All members, ourselves among them.
-    pub members: Vec<Member>,
+    pub members: Arc<Vec<Member>>,
+    /// Our tags.
+    pub tags: Tags,
     /// Since when the bootstrapping member has no pod.
     pub bootstrapper_missing_since: Option<Boot>,
     /// PostgreSQL here.

@@ -60,6 +60,8 @@ pub struct View {
     pub ttl_ms: u64,
     /// Longest replication lag with which a standby is ready, bytes.
     pub max_lag: u64,
+    /// Our tags, as published.
+    pub tags: BTreeMap<String, serde_json::Value>,
     /// Why parameters of the configuration cannot be used: name to sentence.
     pub invalid_parameters: BTreeMap<String, String>,
     /// Standbys of ours.

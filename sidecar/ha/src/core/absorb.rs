@@ -1,10 +1,13 @@
 //! Events change what is known.
 
+use std::sync::Arc;
+
 use super::{Call, Core};
 use crate::config::Dynamic;
 use crate::decide::Job;
 use crate::effect::Effect;
 use crate::event::{Attached, Event, Kind, Now, QueryError, ServerStatus, StoreError, StoreEvent, TaskError};
+use crate::member::Member;
 use crate::snapshot::{Repair, TaskKind};
 use crate::types::{Boot, Timeline};
 
@@ -112,6 +115,7 @@ impl Core {
                 self.read_config();
             }
             Kind::Pod => {
+                self.members = Arc::new(self.pods.all().map(Member::from_pod).collect());
                 for pod in self.pods.all() {
                     self.slots_seen.insert(pod.name.clone(), now);
                 }

@@ -129,7 +129,7 @@ impl Core {
     /// All members that failsafe mode would ask: those with an address and an api_url, and ourselves.
     fn topology(&self, known: &LockRecord) -> Option<String> {
         let mut topology: BTreeMap<String, String> =
-            self.members().iter().filter_map(|m| Some((m.name.clone(), m.api_url()?.to_owned()))).collect();
+            self.members.iter().filter_map(|m| Some((m.name.clone(), m.api_url()?.to_owned()))).collect();
         topology.insert(self.id.name.clone(), self.id.api_url.clone());
         if !self.pods.listed() {
             topology.extend(known.failsafe.clone());

@@ -175,7 +175,7 @@ impl Core {
                 .is_some_and(|seen| now.ms_since(*seen) < SYNC_GRACE_MS + self.config.loop_wait_ms)
         };
         let mut streaming: Vec<(String, Lsn)> = Vec::new();
-        for member in self.members().iter().filter(|m| m.name != self.id.name) {
+        for member in self.members.iter().filter(|m| m.name != self.id.name && !m.tags.nosync) {
             let row = status.standbys.iter().find(|s| s.member == member.name && s.state == "streaming");
             if let Some(row) = row {
                 streaming.push((member.name.clone(), row.flush));

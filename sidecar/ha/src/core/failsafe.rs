@@ -34,7 +34,7 @@ impl Core {
             _ => {}
         }
         self.failsafe_tried = now;
-        let members = self.members();
+        let members = self.members.clone();
         let mut round = FailsafeRound { sent: now, open: BTreeMap::new() };
         let own = self.id.name.clone();
         for name in topology.keys().filter(|n| **n != own) {

@@ -13,6 +13,7 @@ mod requests;
 mod wake;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -27,6 +28,7 @@ use crate::quorum::SyncNames;
 use crate::snapshot::{Server, Snapshot, TaskView};
 use crate::store::cache::Cache;
 use crate::store::record::{Failover, Initialize, LockRecord, SyncState};
+use crate::tags::Tags;
 use crate::types::{Boot, Lsn, Timeline};
 use crate::view::View;
 
@@ -55,6 +57,8 @@ pub struct Identity {
     pub api_url: String,
     /// The label of pods that says their role.
     pub role_label: String,
+    /// What this member may be used for.
+    pub tags: Tags,
     /// Dynamic configuration for a cluster that has none yet (`bootstrap.dcs`).
     pub bootstrap_config: Value,
 }
@@ -115,6 +119,8 @@ pub struct Core {
     next_id: u64,
     locks: Cache,
     pods: Cache,
+    /// The pods, read once for each change.
+    members: Arc<Vec<Member>>,
     lease: Lease,
     config: Dynamic,
     config_document: Option<Value>,
@@ -176,6 +182,7 @@ impl Core {
             next_id: 0,
             locks: Cache::new(Kind::Lock),
             pods: Cache::new(Kind::Pod),
+            members: Arc::default(),
             lease: Lease::default(),
             config,
             config_document: None,
@@ -264,13 +271,12 @@ impl Core {
             store_fresh: self.locks.fresh() && self.pods.fresh(),
             holder: self.holder(now),
             lock: self.lease.record().cloned(),
-            lock_changed: self.lease.changed_at(),
             deadline: self.lease.deadline(),
-            lock_write_in_flight: self.lock_write_in_flight(),
             initialize: self.initialize(),
             failover: Failover::parse(self.locks.get(&self.id.failover_object)),
             sync: self.sync_state(),
-            members: self.members(),
+            members: self.members.clone(),
+            tags: self.id.tags.clone(),
             bootstrapper_missing_since: self.bootstrapper_missing,
             server: self.server.clone(),
             task: self.task.as_ref().map(|(_, _, view)| *view),
@@ -300,10 +306,6 @@ impl Core {
 
     fn sync_state(&self) -> SyncState {
         SyncState::parse(self.locks.get(&self.id.sync_object))
-    }
-
-    fn members(&self) -> Vec<Member> {
-        self.pods.all().map(Member::from_pod).collect()
     }
 
     fn lock_write_in_flight(&self) -> bool {

@@ -60,14 +60,14 @@ impl Core {
             _ => None,
         };
         let members = self
-            .members()
-            .into_iter()
+            .members
+            .iter()
             .map(|m| MemberView {
                 leader: leader_name.as_deref() == Some(m.name.as_str()),
                 sync: voter(&m.name),
-                name: m.name,
-                ip: m.ip,
-                status: m.status,
+                name: m.name.clone(),
+                ip: m.ip.clone(),
+                status: m.status.clone(),
             })
             .collect();
         let (rule, reason) = self.verdict.as_ref().map(|(rule, why)| (rule.id(), why.as_str())).unwrap_or_default();
@@ -107,6 +107,7 @@ impl Core {
             reason,
             ttl_ms: self.config.ttl_ms,
             max_lag: self.config.maximum_lag_on_failover,
+            tags: self.id.tags.published.clone(),
             invalid_parameters: self.invalid_parameters.clone(),
             standbys: self.server.status.as_ref().map(|s| s.standbys.clone()).unwrap_or_default(),
             timeline: self.server.status.as_ref().map(|s| s.timeline).unwrap_or_default(),

@@ -81,6 +81,8 @@ impl Core {
         let mut answer = PeerAnswer { pod_uid: self.id.uid.clone(), ..PeerAnswer::default() };
         if let Some(status) = &self.server.status {
             answer.running = self.server.running;
+            answer.nofailover = self.id.tags.nofailover;
+            answer.failover_priority = self.id.tags.failover_priority;
             answer.primary = !status.in_recovery;
             answer.lsn = position(status);
             answer.timeline = status.timeline;

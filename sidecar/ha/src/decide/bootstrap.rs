@@ -43,6 +43,9 @@ pub(super) fn decide(s: &Snapshot) -> Option<Verdict> {
             (Some((pod, _)), _) => hold(Rule::WaitBootstrap, format!("waiting for {pod} to bootstrap")),
             (None, _) => hold(Rule::WaitBootstrap, "waiting for leader to bootstrap"),
         }),
+        (Initialize::Absent, DataDir::Empty) if s.tags.nofailover => {
+            Some(hold(Rule::WaitBootstrap, "waiting for leader to bootstrap: I am not allowed to lead"))
+        }
         (Initialize::Absent, DataDir::Empty) => {
             Some(act(Rule::RaceInitialize, "nobody has made this cluster yet", vec![Action::RaceInitialize]))
         }

@@ -165,6 +165,9 @@ fn switchover(s: &Snapshot, status: &ServerStatus, failover: &Failover) -> Verdi
     }
     let fit = |name: &str| {
         let Some(member) = s.member(name) else { return Err(format!("{name} does not exist")) };
+        if member.tags.nofailover {
+            return Err(format!("{name} is tagged nofailover"));
+        }
         if member.deleting {
             return Err(format!("{name} is being deleted"));
         }

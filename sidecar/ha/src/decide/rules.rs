@@ -84,6 +84,7 @@ rules! {
         PrimaryDemote "demote" "We run as primary, but the last holder was somebody else: immediate stop."
         Paused "paused" "Automatic failover is off."
         NotInTopology "not-in-failsafe" "We are not in the failsafe topology that the last leader wrote: it may still lead without us."
+        NoFailover "nofailover" "Tagged nofailover (or failover_priority 0): we never lead."
         Lagging "lagging" "Too far behind the last known position of the leader."
         Complete "complete" "The former primary stopped cleanly and we have all of its log: take the lock."
         Race "race" "All members are asked for their positions."

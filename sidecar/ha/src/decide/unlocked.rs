@@ -12,6 +12,9 @@ use crate::store::record::Initialize;
 /// A lost round is repeated after this, milliseconds.
 const ROUND_PAUSE_MS: u64 = 300;
 
+/// A member of higher priority that is as far as we are is waited for so long, milliseconds: it may be unable to lead.
+const PRIORITY_MS: u64 = 5_000;
+
 pub(super) fn decide(s: &Snapshot) -> Verdict {
     if let Holder::Absent { until } = s.holder
         && s.now < until
@@ -85,6 +88,9 @@ fn running_primary(s: &Snapshot) -> Verdict {
 }
 
 fn race(s: &Snapshot, status: &ServerStatus) -> Verdict {
+    if s.tags.nofailover {
+        return hold(Rule::NoFailover, "following a different leader because I am not allowed to promote");
+    }
     let candidate_by_hand = s.failover.as_ref().and_then(|f| f.member.as_deref()) == Some(s.name.as_str());
     if s.config.pause && !candidate_by_hand {
         return hold(Rule::Paused, "paused: nobody takes the lock");
@@ -119,7 +125,13 @@ fn race(s: &Snapshot, status: &ServerStatus) -> Verdict {
     let Some(round) = &s.round else {
         return act(Rule::Race, "asking the other members for their positions", vec![Action::OpenRound, Action::Query]);
     };
+    let free_since = match s.holder {
+        Holder::Free { since, .. } => since,
+        _ => round.started,
+    };
     let me = Candidate {
+        priority: (s.now.ms_since(free_since) < PRIORITY_MS).then_some(s.tags.failover_priority),
+        members: &s.members,
         name: &s.name,
         lsn: mine,
         timeline: status.timeline,

@@ -1,11 +1,14 @@
 //! A small world for tests of the core: members, an API server with CAS and watches, PostgreSQL as a few fields, and time that
 //! only the test moves. Everything takes a moment, nothing is random.
 
+#![allow(dead_code)] // each file of tests uses a part of it
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use matriarch_ha::core::{Core, Identity};
 use matriarch_ha::effect::{Change, Effect, Question, Reply, ServerConfig, StoreCall, Task};
 use matriarch_ha::event::*;
+use matriarch_ha::tags::Tags;
 use matriarch_ha::types::{Boot, Lsn, Timeline, Wall};
 
 /// PostgreSQL and supervisor of a member.
@@ -83,6 +86,10 @@ impl World {
     }
 
     pub fn add(&mut self, name: &str) {
+        self.add_tagged(name, &serde_json::Value::Null);
+    }
+
+    pub fn add_tagged(&mut self, name: &str, tags: &serde_json::Value) {
         let ip = format!("10.0.0.{}", self.nodes.len() + 1);
         self.store(Kind::Pod, name, |o| {
             o.uid = format!("uid-{name}");
@@ -100,6 +107,7 @@ impl World {
             conn_url: format!("postgres://{name}.x:5432/postgres"),
             api_url: format!("https://{name}.x:8008/patroni"),
             role_label: "role".into(),
+            tags: Tags::parse(tags),
             bootstrap_config: serde_json::json!({}),
         });
         let node = Node {
