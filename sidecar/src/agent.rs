@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use matriarch_ha::core::{Core, Identity};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::api::{Site, server};
@@ -15,16 +15,17 @@ use crate::driver::handle::Handle;
 use crate::driver::{self, Ended, World, clock};
 use crate::peers::{Peers, Sender};
 use crate::postgres::Postgres;
-use crate::store::{Store, connect};
+use crate::store::{Store, connect, own_pod};
 use crate::supervisor::Supervisor;
+use crate::supervisor::launch::Launcher;
 use crate::tls::{Files, Tls};
 
 /// Between two looks for certificates that are not there yet.
 const TLS_RETRY: Duration = Duration::from_secs(1);
 
 /// Runs the agent to its end.
-pub async fn run(path: &Path) -> anyhow::Result<()> {
-    let config = Arc::new(Config::load(path)?);
+pub async fn run(path: Option<&Path>) -> anyhow::Result<()> {
+    let mut config = Config::load(path)?;
     tracing::info!(
         scope = %config.scope,
         member = %config.pod.name,
@@ -35,43 +36,77 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
     for conflict in config.tags.conflicts() {
         tracing::warn!("{conflict}");
     }
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut asked_to_end = Termination::new()?;
+    let launcher = if config.own_supervisor { Some(Launcher::prepare(&config)?) } else { None };
+    let client = connect::client(config.kubernetes.context.as_deref()).await?;
+    tokio::select! {
+        () = own_pod::identify(&client, &mut config) => {}
+        () = asked_to_end.asked() => return Ok(()),
+    }
+    let config = Arc::new(config);
+    let (events, received) = unbounded_channel();
+    let socket = config.matriarch.supervisor_socket.clone();
+    let supervisor = Supervisor::launch_and_connect(socket, events.clone(), launcher);
+    let (handle, end) = Handle::new();
     let agent = async {
         let tls = tls(&config).await.map(Arc::new);
-        let client = connect::client(config.kubernetes.context.as_deref()).await?;
-        let (events, received) = unbounded_channel();
-        let (handle, end) = Handle::new();
         let identity = identity(&config);
 
         let site = Site { scope: config.scope.clone(), tags: config.tags.published.clone(), started: clock::boot() };
-        let listen = config.restapi.listen.to_string();
-        let listener = server::listen(&listen).await.with_context(|| format!("cannot listen on {listen}"))?;
-        tokio::spawn(server::serve(listener, tls.clone(), handle, Arc::new(site)));
+        let listen = &config.restapi.listen;
+        let listener = server::listen(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+        tokio::spawn(server::serve(listener, tls.clone(), handle.clone(), Arc::new(site)));
 
-        let supervisor = Supervisor::connect(config.matriarch.supervisor_socket.clone(), events.clone());
         let sender = Sender { conn_url: identity.conn_url.clone(), api_url: identity.api_url.clone() };
         let world = World {
             store: Store::new(client, config.clone(), events.clone()),
             postgres: Arc::new(Postgres::new(config.clone(), supervisor.clone())),
             peers: Arc::new(Peers::new(tls, sender)),
-            supervisor,
+            supervisor: supervisor.clone(),
             events,
         };
         anyhow::Ok(driver::run(Core::new(identity), world, received, end).await?)
     };
+    let leave = async {
+        asked_to_end.asked().await;
+        // In the operator's pods the kubelet stops sidecars when PostgreSQL has ended, or to put a newer agent in our place: then
+        // PostgreSQL goes on, and its fence with it. Nothing may be done here in either case. In pause nothing is stopped.
+        if !config.own_supervisor || handle.view().paused || !supervisor.terminate() {
+            return;
+        }
+        tracing::info!("SIGTERM: PostgreSQL is stopped and the lock released; a second signal ends the agent at once");
+        asked_to_end.asked().await;
+    };
     tokio::select! {
         ended = agent => match ended? {
             Ended::Finished => {
-                tracing::info!("nothing is left to do in this pod");
+                tracing::info!("nothing is left to do here");
                 Ok(())
             }
             Ended::Failed(reason) => Err(anyhow::anyhow!(reason)),
         },
-        // The kubelet stops sidecars when PostgreSQL has ended, or to put a newer agent in our place: then PostgreSQL goes on, and
-        // its fence with it. Nothing may be done here in either case.
-        _ = terminate.recv() => {
-            tracing::info!("SIGTERM: the agent ends, PostgreSQL does not");
+        () = leave => {
+            tracing::info!("SIGTERM: the agent ends");
             Ok(())
+        }
+    }
+}
+
+/// SIGTERM, or SIGINT of a terminal.
+struct Termination {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Termination {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }
@@ -101,19 +136,20 @@ async fn tls(config: &Config) -> Option<Tls> {
 /// Who we are, for the core.
 pub fn identity(config: &Config) -> Identity {
     let names = config.names();
-    let host = config.host();
     let scheme = if config.restapi.certfile.is_some() { "https" } else { "http" };
+    let slice = config.matriarch.slice.clone().filter(|_| !config.kubernetes.use_endpoints);
+    let sends_clients = slice.is_some() || config.kubernetes.use_endpoints;
     Identity {
         name: config.pod.name.clone(),
         uid: config.pod.uid.clone(),
-        ip: config.pod.ip.clone(),
+        ip: if sends_clients { config.pod.ip.clone() } else { String::new() },
         leader_object: names.leader(),
         config_object: names.config(),
         failover_object: names.failover(),
         sync_object: names.sync(),
-        slice: (!config.kubernetes.use_endpoints).then(|| config.matriarch.slice.clone()),
-        conn_url: format!("postgres://{host}:{}/postgres", config.postgres.port),
-        api_url: format!("{scheme}://{host}:{}/patroni", config.restapi.listen.port()),
+        slice,
+        conn_url: format!("postgres://{}/postgres", config.postgres.connect),
+        api_url: format!("{scheme}://{}/patroni", config.api),
         role_label: config.kubernetes.role_label.clone(),
         tags: config.tags.clone(),
         bootstrap_config: config.bootstrap_dcs.clone(),

@@ -37,8 +37,8 @@ enum Command {
     },
     /// Runs the agent.
     Run {
-        /// Its configuration.
-        config: PathBuf,
+        /// Its configuration: Patroni's YAML, or a folder with *.yml; without it `PATRONI_*` variables alone.
+        config: Option<PathBuf>,
     },
 }
 
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     log(&arguments);
     let done = match arguments.command {
         Command::Install { dir } => install::install(&dir).map_err(anyhow::Error::from),
-        Command::Run { config } => run(&config),
+        Command::Run { config } => run(config.as_deref()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
 }
 
 /// One thread does it all: the work is waiting, and every thread would cost memory in every pod.
-fn run(config: &std::path::Path) -> anyhow::Result<()> {
+fn run(config: Option<&std::path::Path>) -> anyhow::Result<()> {
     // Fails only if it was done already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build()?;

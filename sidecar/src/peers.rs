@@ -98,10 +98,15 @@ impl Peers {
     async fn send(&self, peer: &Peer, question: &Question, timeout: Duration) -> Result<(StatusCode, Bytes), Error> {
         let exchange = async {
             let request = self.request(peer, question)?;
-            let place = format!("{}:{}", peer.ip, peer.port);
-            let ip: IpAddr = peer.ip.parse().map_err(|_| Error::Address(peer.ip.clone()))?;
+            let place = format!("{}:{}", if peer.ip.is_empty() { &peer.host } else { &peer.ip }, peer.port);
             let failed = |source| Error::Connect { place: place.clone(), source };
-            let stream = TcpStream::connect((ip, peer.port)).await.map_err(failed)?;
+            let stream = if peer.ip.is_empty() {
+                TcpStream::connect((peer.host.as_str(), peer.port)).await
+            } else {
+                let ip: IpAddr = peer.ip.parse().map_err(|_| Error::Address(peer.ip.clone()))?;
+                TcpStream::connect((ip, peer.port)).await
+            };
+            let stream = stream.map_err(failed)?;
             stream.set_nodelay(true).map_err(failed)?;
             let Some(tls) = &self.tls else {
                 return exchange(stream, request, place).await;

@@ -237,7 +237,7 @@ pub enum Task {
 pub struct Peer {
     /// Its name.
     pub member: String,
-    /// Its pod's address.
+    /// Its address; empty: that of `host`.
     pub ip: String,
     /// Port of api_url.
     pub port: u16,

@@ -39,10 +39,16 @@ impl Member {
         }
     }
 
-    /// Where its REST API is; none before it has published an api_url and has an address.
+    /// Where its REST API is; none before it has published an api_url.
     pub fn peer(&self) -> Option<Peer> {
         let (host, port) = self.url("api_url")?;
-        Some(Peer { member: self.name.clone(), ip: self.ip.clone()?, port, host })
+        Some(Peer { member: self.name.clone(), ip: self.address(&host), port, host })
+    }
+
+    /// The address to connect to for a host that it published: that host if it is an address, else the pod's; empty where
+    /// neither is known, which leaves it to DNS.
+    pub fn address(&self, host: &str) -> String {
+        if host.parse::<std::net::IpAddr>().is_ok() { host.to_owned() } else { self.ip.clone().unwrap_or_default() }
     }
 
     /// Host and port of its PostgreSQL.
@@ -60,6 +66,7 @@ impl Member {
         let url = self.status.get(key)?.as_str()?;
         let authority = url.split_once("://")?.1.split('/').next()?;
         let (host, port) = authority.rsplit_once(':')?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
         Some((host.to_owned(), port.parse().ok()?))
     }
 }
@@ -106,5 +113,20 @@ mod tests {
         let member = Member::from_pod(&pod);
         assert_eq!(member.peer().map(|p| (p.host, p.port)), Some(("a.pods.ns.svc".into(), 8008)));
         assert_eq!(member.postgres(), Some(("a.pods.ns.svc".into(), 5432)));
+        assert_eq!(member.peer().map(|p| p.ip), Some("10.0.0.1".into()));
+    }
+
+    #[test]
+    fn an_address_that_a_member_published_wins_over_its_pods() {
+        let pod = |ip: Option<&str>, url: &str| Object {
+            name: "a".into(),
+            ip: ip.map(Into::into),
+            annotations: [("status".to_owned(), format!(r#"{{"api_url":"http://{url}/patroni"}}"#))].into(),
+            ..Object::default()
+        };
+        let peer = |ip, url| Member::from_pod(&pod(ip, url)).peer().map(|p| (p.host, p.ip, p.port));
+        assert_eq!(peer(Some("10.0.0.1"), "[::1]:1"), Some(("::1".into(), "::1".into(), 1)));
+        assert_eq!(peer(None, "127.0.0.1:2"), Some(("127.0.0.1".into(), "127.0.0.1".into(), 2)));
+        assert_eq!(peer(None, "db.example:3"), Some(("db.example".into(), String::new(), 3)));
     }
 }

@@ -158,7 +158,7 @@ impl Snapshot {
         let member = self.member(leader)?;
         let (host, port) = member.postgres()?;
         let slot = self.config.use_slots.then(|| slot_name(&self.name));
-        Some(Upstream { member: leader.to_owned(), host, ip: member.ip.clone()?, port, slot })
+        Some(Upstream { member: leader.to_owned(), ip: member.address(&host), host, port, slot })
     }
 
     /// Where to ask a member.

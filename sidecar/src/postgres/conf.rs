@@ -66,8 +66,8 @@ pub const RAISED: [(&str, &str, u64); 5] = [
 pub struct Place {
     /// PGDATA.
     pub data_dir: PathBuf,
-    /// The data volume.
-    volume: PathBuf,
+    /// Where files beside PGDATA are.
+    state_dir: PathBuf,
     socket_dir: PathBuf,
     listen_addresses: String,
     port: u16,
@@ -80,7 +80,7 @@ impl Place {
     pub fn new(config: &Config) -> Self {
         Self {
             data_dir: config.postgres.data_dir.clone(),
-            volume: config.matriarch.volume.clone(),
+            state_dir: config.matriarch.state_dir.clone(),
             socket_dir: config.matriarch.postgres_socket_dir.clone(),
             listen_addresses: config.postgres.listen_addresses.clone(),
             port: config.postgres.port,
@@ -120,15 +120,15 @@ impl Place {
     }
     /// Passwords for the WAL receiver, `pg_basebackup` and `pg_rewind`.
     pub fn passfile(&self) -> PathBuf {
-        self.volume.join("conf/pgpass")
+        self.state_dir.join("conf/pgpass")
     }
     /// Where parameters are tried.
     pub fn candidate(&self) -> PathBuf {
-        self.volume.join("conf/candidate.conf")
+        self.state_dir.join("conf/candidate.conf")
     }
     /// One of `tls.crt`, `tls.key`, `ca.crt`, for PostgreSQL.
     pub fn tls(&self, name: &str) -> PathBuf {
-        self.volume.join("tls").join(name)
+        self.state_dir.join("tls").join(name)
     }
     /// Arguments of the postmaster: what no reload may change and no ALTER SYSTEM may override.
     pub fn arguments(&self) -> Vec<String> {
@@ -332,7 +332,7 @@ mod tests {
     pub fn place() -> Place {
         Place {
             data_dir: "/v/pgdata".into(),
-            volume: "/v".into(),
+            state_dir: "/v".into(),
             socket_dir: "/var/run/postgresql".into(),
             listen_addresses: "*".into(),
             port: 5432,

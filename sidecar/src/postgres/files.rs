@@ -61,6 +61,11 @@ impl Postgres {
     /// Writes all files of the server; tells whether any of them changed.
     pub(super) async fn write_files(&self, config: &ServerConfig, standby: bool) -> Result<bool, Error> {
         let mut config = config.clone();
+        // What the member's own file says wins, as in Patroni.
+        config.parameters.extend(self.config.postgres.parameters.clone());
+        if !self.config.postgres.pg_hba.is_empty() {
+            config.pg_hba.clone_from(&self.config.postgres.pg_hba);
+        }
         config.parameters = self.parameters.check(&self.supervisor, &self.place, &config.parameters).await?;
         if standby {
             let floor = match self.known_floor() {
@@ -69,7 +74,8 @@ impl Postgres {
             };
             conf::raise(&mut config.parameters, &floor);
         }
-        let tls = match tls_files(&self.config.restapi) {
+        // Outside of the operator's pods the REST API's certificates are not PostgreSQL's.
+        let tls = match tls_files(&self.config.restapi).filter(|_| !self.config.own_supervisor) {
             Some(files) if self.speaks_tls().await? => Some(files),
             _ => None,
         };

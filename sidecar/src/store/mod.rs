@@ -1,6 +1,7 @@
 //! The Kubernetes API: one [`StoreCall`] is one request, its answer one [`StoreEvent`]. Nothing is cached or retried here.
 
 pub mod connect;
+pub mod own_pod;
 pub mod wire;
 
 use std::sync::Arc;

@@ -51,6 +51,14 @@ enum Error {
     Clock { off_us: u64 },
 }
 
+impl Error {
+    /// Nobody listens: there is no supervisor, rather than one that hangs.
+    fn is_absent(&self) -> bool {
+        use std::io::ErrorKind::{ConnectionRefused, NotFound};
+        matches!(self, Self::Connect { source, .. } if matches!(source.kind(), ConnectionRefused | NotFound))
+    }
+}
+
 /// Keeps a connection until every [`super::Supervisor`] is dropped.
 pub(super) async fn keep(socket: PathBuf, shared: Weak<Shared>) {
     let mut said = String::new();
@@ -58,10 +66,21 @@ pub(super) async fn keep(socket: PathBuf, shared: Weak<Shared>) {
         match open(&socket).await {
             Ok((hello, reader, writer, decoder)) => {
                 said.clear();
+                if let Some(shared) = shared.upgrade() {
+                    let peer = reader.as_ref().peer_cred().ok().and_then(|peer| peer.pid());
+                    shared.state().pid = peer.filter(|&pid| pid > 0);
+                }
                 let why = serve(&shared, &hello, reader, writer, decoder).await;
                 tracing::warn!("the connection to the supervisor ended: {why}");
             }
             Err(error) => {
+                if error.is_absent()
+                    && let Some(shared) = shared.upgrade()
+                    && let Some(launcher) = &shared.launcher
+                    && let Err(error) = launcher.launch()
+                {
+                    tracing::error!("{error}");
+                }
                 // Once for each cause, not twenty times a second.
                 let text = error.to_string();
                 if text != said {
@@ -180,6 +199,7 @@ async fn serve(
         let pending = {
             let mut state = shared.state();
             state.line = None;
+            state.pid = None;
             std::mem::take(&mut state.pending)
         };
         // First the event, then the callers, so that the core hears of the cause before it hears of the effects.

@@ -4,6 +4,7 @@
 //! again. Permits overtake every call that still waits to be written.
 
 mod connection;
+pub mod launch;
 pub mod runs;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use matriarch_supervisor::protocol::{Answer, Call, FileOp, Refusal, Request, Sta
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, oneshot};
 
+use launch::Launcher;
 use runs::Output;
 
 /// Why a call was not done.
@@ -49,6 +51,8 @@ struct Shared {
     /// A run has ended, or the connection.
     ended: Notify,
     events: UnboundedSender<Event>,
+    /// Who starts the supervisor when there is none; none: somebody else does.
+    launcher: Option<Launcher>,
 }
 
 #[derive(Default)]
@@ -58,6 +62,8 @@ struct State {
     next_id: u64,
     /// Major version of PostgreSQL.
     major: Option<u32>,
+    /// The supervisor's process, where it lives in our pid namespace.
+    pid: Option<i32>,
     pending: BTreeMap<u64, Pending>,
 }
 
@@ -85,7 +91,12 @@ impl Shared {
 impl Supervisor {
     /// Connects to `socket` and goes on doing so; what the supervisor says goes to `events`.
     pub fn connect(socket: PathBuf, events: UnboundedSender<Event>) -> Self {
-        let shared = Arc::new(Shared { state: Mutex::default(), ended: Notify::new(), events });
+        Self::launch_and_connect(socket, events, None)
+    }
+
+    /// The same; `launcher` starts the supervisor whenever there is none.
+    pub fn launch_and_connect(socket: PathBuf, events: UnboundedSender<Event>, launcher: Option<Launcher>) -> Self {
+        let shared = Arc::new(Shared { state: Mutex::default(), ended: Notify::new(), events, launcher });
         tokio::spawn(connection::keep(socket, Arc::downgrade(&shared)));
         Self { shared }
     }
@@ -171,6 +182,13 @@ impl Supervisor {
     /// Stops the postmaster and all its processes.
     pub async fn stop(&self, mode: StopMode, timeout_ms: u64) -> Result<(), CallError> {
         self.done(Request::Stop { mode, timeout_ms }).await
+    }
+
+    /// Tells the supervisor that all is to end, as a kubelet does; what has to be done before is the core's to say. False: no
+    /// supervisor is connected.
+    pub fn terminate(&self) -> bool {
+        let pid = self.shared.state().pid.and_then(rustix::process::Pid::from_raw);
+        pid.is_some_and(|pid| rustix::process::kill_process(pid, rustix::process::Signal::TERM).is_ok())
     }
 
     /// There is nothing left to do in this pod.

@@ -3,10 +3,11 @@
 //! Order within a turn: permits that have arrived, then the fence, then all the rest. A container that thaws with a
 //! newer permit in its socket goes on; one without is fenced before anything else happens.
 
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -37,6 +38,12 @@ pub enum RunError {
         /// Why.
         source: io::Error,
     },
+    /// It would take over the socket of one that watches over a server.
+    #[error("another supervisor has {socket}")]
+    Another {
+        /// Where.
+        socket: PathBuf,
+    },
     /// The kernel refuses to say what happens: nothing can be fenced any more, so nothing may go on.
     #[error("cannot wait for events")]
     Poll(#[source] io::Error),
@@ -61,12 +68,23 @@ enum Source {
 pub fn run(options: Options) -> Result<(), RunError> {
     // Signals first: one that comes now waits in the descriptor.
     let signals = sys::signals().map_err(setup("receive signals"))?;
+    let _alone = if options.detached { Some(detach(&options.socket)?) } else { None };
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|errno| setup("become a subreaper")(errno.into()))?;
     let timer = Timer::new().map_err(setup("make a timer"))?;
     let listener = listen(&options.socket)?;
     let supervisor = Supervisor::new(options).map_err(setup("learn about this machine"))?;
     Loop { signals, timer, listener, supervisor, next_connection: 1 }.run()
+}
+
+/// Leaves the session of whoever started us, and takes the lock that belongs to the socket: it lives as long as we do.
+fn detach(socket: &Path) -> Result<File, RunError> {
+    // Refused where we lead a process group already, which is as good.
+    let _ = rustix::process::setsid();
+    let mut path = socket.as_os_str().to_owned();
+    path.push(".lock");
+    let lock = sys::lock(Path::new(&path), true).map_err(setup("lock the socket"))?;
+    lock.ok_or_else(|| RunError::Another { socket: socket.to_owned() })
 }
 
 fn listen(path: &PathBuf) -> Result<UnixListener, RunError> {

@@ -20,6 +20,8 @@ use crate::{paths, processes, programs};
 
 /// An agent that has not called for so long, after SIGTERM, is not waited for.
 const SILENCE_US: u64 = 5_000_000;
+/// A detached supervisor without an agent and without PostgreSQL ends after this.
+const FORGOTTEN_US: u64 = 60_000_000;
 /// How long the supervisor's own fast stop may take before it becomes an immediate one.
 const OWN_STOP_MS: u64 = 60_000;
 /// From a cancelled program's SIGTERM to its SIGKILL.
@@ -36,8 +38,12 @@ pub struct Options {
     pub socket: PathBuf,
     /// Who may connect.
     pub agent_uid: u32,
+    /// Where PostgreSQL's programs are; none: they are looked for.
+    pub bin_dir: Option<PathBuf>,
     /// Where versions of PostgreSQL are looked for that are not in PATH.
     pub versions: PathBuf,
+    /// Not in a container of its own: it ends when there is neither an agent nor anything to watch over.
+    pub detached: bool,
 }
 
 /// The postmaster, from the start of its launch until none of its processes is left.
@@ -114,7 +120,10 @@ fn no_postgres() -> Answer {
 impl Supervisor {
     /// Looks around.
     pub fn new(options: Options) -> io::Result<Self> {
-        let bin_dir = programs::bin_dir(std::env::var_os("PATH").as_deref(), &options.versions);
+        let bin_dir = match &options.bin_dir {
+            Some(dir) => dir.join("postgres").is_file().then(|| dir.clone()),
+            None => programs::bin_dir(std::env::var_os("PATH").as_deref(), &options.versions),
+        };
         let version = bin_dir.as_deref().and_then(programs::version);
         let log = Log::new();
         let supervisor = Self {
@@ -133,7 +142,7 @@ impl Supervisor {
             connections: Vec::new(),
             agent: None,
             calls: Vec::new(),
-            last_heard: 0,
+            last_heard: sys::now_us(),
             termination: None,
         };
         let locked = sys::stay_in_memory();
@@ -746,7 +755,14 @@ impl Supervisor {
 
     /// Whether the supervisor is to exit.
     pub fn finished(&self) -> bool {
-        self.running.is_none() && self.termination.as_ref().is_some_and(|termination| termination.leaving)
+        let left = self.termination.as_ref().is_some_and(|termination| termination.leaving);
+        let forgotten = self.idle() && sys::now_us() >= self.last_heard.saturating_add(FORGOTTEN_US);
+        self.running.is_none() && (left || forgotten)
+    }
+
+    /// Nobody needs it. In a container that is for the kubelet to say.
+    fn idle(&self) -> bool {
+        self.options.detached && self.agent.is_none() && self.running.is_none() && self.children.is_empty()
     }
 
     /// When [`Self::on_time`] has to be called.
@@ -758,6 +774,7 @@ impl Supervisor {
             .chain(self.stopping.next_timer())
             .chain(self.children.values().filter_map(|child| child.kill_at))
             .chain(silence.map(|_| self.last_heard.saturating_add(SILENCE_US)))
+            .chain(self.idle().then(|| self.last_heard.saturating_add(FORGOTTEN_US)))
             .min()
     }
 

@@ -122,7 +122,8 @@ impl Core {
         }
         self.lease.sending(boot, now.wall, ttl_ms);
         self.lock_sent = boot;
-        let addresses = (self.id.slice.is_none() && self.leading(boot)).then(|| vec![self.id.ip.clone()]);
+        let addresses =
+            (self.id.slice.is_none() && !self.id.ip.is_empty() && self.leading(boot)).then(|| vec![self.id.ip.clone()]);
         self.lock_call(boot, annotations, addresses, record.is_some(), effects);
     }
 

@@ -17,6 +17,9 @@ pub(super) const SLICE_FRESH_MS: u64 = 5_000;
 impl Core {
     /// Clients reach the primary: in `ConfigMap` mode through the slice, in Endpoints mode through the lock object.
     pub(super) fn keep_address(&mut self, now: Boot, effects: &mut Vec<Effect>) {
+        if self.id.ip.is_empty() {
+            return;
+        }
         let Some(name) = self.id.slice.clone() else {
             let addresses = self.locks.get(&self.id.leader_object).map(|o| o.addresses.clone());
             if addresses.as_deref() != Some(std::slice::from_ref(&self.id.ip)) && !self.lock_write_in_flight() {
@@ -60,6 +63,9 @@ impl Core {
 
     /// Clients are sent here, as far as we know.
     pub(super) fn address_written(&self) -> bool {
+        if self.id.ip.is_empty() {
+            return true;
+        }
         let own = std::slice::from_ref(&self.id.ip);
         if self.id.slice.is_some() {
             self.slice.as_ref().is_some_and(|(_, addresses)| addresses == own)
@@ -70,7 +76,7 @@ impl Core {
 
     /// Before a promotion the slice is read, so that one write is enough afterwards.
     pub(super) fn read_slice(&mut self, now: Boot, effects: &mut Vec<Effect>) {
-        let Some(name) = self.id.slice.clone() else { return };
+        let Some(name) = self.id.slice.clone().filter(|_| !self.id.ip.is_empty()) else { return };
         if self.in_flight(|c| matches!(c, Call::SliceRead | Call::SliceWrite)) {
             return;
         }

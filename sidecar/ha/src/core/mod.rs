@@ -39,7 +39,7 @@ pub struct Identity {
     pub name: String,
     /// Pod uid.
     pub uid: String,
-    /// Pod address.
+    /// Pod address, to which clients are sent; empty: they find the leader without us.
     pub ip: String,
     /// Name of the lock object.
     pub leader_object: String,

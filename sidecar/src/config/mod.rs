@@ -1,0 +1,216 @@
+//! The agent's static configuration: Patroni's YAML (one file or a folder of them), its `PATRONI_*` environment variables, a section
+//! `matriarch` of our own, and who we are: the pod as the operator made it, or a Pod object that has the member's name.
+
+mod bootstrap;
+mod environment;
+mod error;
+pub mod kubernetes;
+pub mod matriarch;
+pub mod postgresql;
+pub mod restapi;
+pub mod secrets;
+mod source;
+pub mod value;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use matriarch_crds::names;
+use matriarch_ha::tags::Tags;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+pub use error::Error;
+pub use kubernetes::{Kubernetes, Port};
+pub use matriarch::Matriarch;
+pub use postgresql::Postgres;
+pub use restapi::{RestApi, VerifyClient};
+pub use secrets::{Credentials, SecretError, User};
+pub use value::HostPort;
+
+/// Everything that stays as it is while the agent runs.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The cluster's name.
+    pub scope: String,
+    /// Who and where we are.
+    pub pod: Pod,
+    /// The agent starts the supervisor itself: the pod was not made by the operator, or there is none.
+    pub own_supervisor: bool,
+    /// Section `kubernetes`.
+    pub kubernetes: Kubernetes,
+    /// Section `restapi`.
+    pub restapi: RestApi,
+    /// Where others reach our REST API.
+    pub api: HostPort,
+    /// `bootstrap.dcs`: the dynamic configuration of a new cluster.
+    pub bootstrap_dcs: Value,
+    /// `bootstrap.initdb`, as arguments of initdb.
+    pub initdb: Vec<String>,
+    /// Where PostgreSQL listens and lives.
+    pub postgres: Postgres,
+    /// Section `tags`.
+    pub tags: Tags,
+    /// Section `matriarch`.
+    pub matriarch: Matriarch,
+    /// All of it, with the environment merged in.
+    pub document: Value,
+}
+
+/// Our Pod object.
+#[derive(Debug, Clone)]
+pub struct Pod {
+    /// The member's name.
+    pub name: String,
+    /// Where it is.
+    pub namespace: String,
+    /// Its address, for Services; empty: not known.
+    pub ip: String,
+    /// Empty: to be read from the API before anything else.
+    pub uid: String,
+}
+
+impl Config {
+    /// Reads the file or folder and the environment; without a path, the environment alone.
+    pub fn load(path: Option<&Path>) -> Result<Self, Error> {
+        let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self::from_document(source::read(path)?, env)
+    }
+
+    /// From a file's text and a way to look up the variables of the pod.
+    pub fn parse(path: &Path, text: &str, env: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        Self::from_document(source::parse(path, text)?, env)
+    }
+
+    fn from_document(document: Value, env: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        let text = |key: &str| document.get(key).and_then(value::text).filter(|text| !text.is_empty());
+        let missing = || Error::value("scope", "is missing: write the cluster's name, such as `scope: orders`");
+        let scope = text("scope").ok_or_else(missing)?;
+        let mut kubernetes: Kubernetes = section(&document, "kubernetes")?;
+        let restapi: RestApi = section(&document, "restapi")?;
+        let bootstrap: bootstrap::Bootstrap = section(&document, "bootstrap")?;
+        let postgresql: postgresql::File = section(&document, "postgresql")?;
+        let file: matriarch::File = section(&document, "matriarch")?;
+
+        let in_pod = env("POD_UID").is_some();
+        let pod = if in_pod { pod(&kubernetes, text("name"), &env)? } else { member(&kubernetes, text("name"), &env)? };
+        let cluster = names::ClusterNames::new(scope.clone(), kubernetes.use_endpoints);
+        let has_secrets = file.secrets_dir.is_some();
+        let (postgres, matriarch, api) = if in_pod {
+            let matriarch = file.in_pod(&cluster);
+            // Our DNS name: in our certificate, in `conn_url` and in `api_url`.
+            let host = format!("{}.{}.{}.svc", pod.name, matriarch.pods_service, pod.namespace);
+            (postgresql.resolve(Some(&host))?, matriarch, restapi.place(Some(&host))?)
+        } else {
+            let postgres = postgresql.resolve(None)?;
+            let matriarch = file.beside(&cluster, &postgres.data_dir, postgres.sockets())?;
+            (postgres, matriarch, restapi.place(None)?)
+        };
+        check_data_dir(&postgres.data_dir, &matriarch.volume)?;
+        if !in_pod && postgres.authentication.is_none() && !has_secrets {
+            let message = "is missing: write `{superuser: {username: postgres, password: …}, replication: {username: replicator, password: …}}`";
+            return Err(Error::value("postgresql.authentication", message));
+        }
+        if kubernetes.ports.is_empty() {
+            kubernetes.ports.push(Port { name: None, port: postgres.connect.port, protocol: None });
+        }
+        Ok(Self {
+            initdb: bootstrap.initdb_arguments()?,
+            bootstrap_dcs: bootstrap.dynamic(),
+            own_supervisor: !in_pod,
+            scope,
+            pod,
+            kubernetes,
+            restapi,
+            api,
+            postgres,
+            tags: Tags::parse(document.get("tags").unwrap_or(&Value::Null)),
+            matriarch,
+            document,
+        })
+    }
+
+    /// Names of the cluster's objects.
+    pub fn names(&self) -> names::ClusterNames {
+        names::ClusterNames::new(self.scope.clone(), self.kubernetes.use_endpoints)
+    }
+
+    /// The labels that every object of the cluster carries.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.kubernetes.labels.clone();
+        labels.insert(self.kubernetes.scope_label.clone(), self.scope.clone());
+        labels
+    }
+
+    /// Who logs in as `user`.
+    pub fn credentials(&self, user: User) -> Result<Credentials, SecretError> {
+        match &self.postgres.authentication {
+            Some(authentication) => authentication.credentials(user),
+            None => Credentials::read(&self.matriarch.secrets_dir, user),
+        }
+    }
+}
+
+/// One section; an absent one has its defaults.
+fn section<T: DeserializeOwned>(document: &Value, key: &str) -> Result<T, Error> {
+    let value = document.get(key).filter(|value| !value.is_null()).cloned();
+    let value = value.unwrap_or_else(|| Value::Object(Map::new()));
+    serde_json::from_value(value).map_err(|error| Error::value(key, format!("is not as it should be: {error}")))
+}
+
+/// The pod that the operator made, from the downward API.
+fn pod(kubernetes: &Kubernetes, name: Option<String>, env: &impl Fn(&str) -> Option<String>) -> Result<Pod, Error> {
+    let need = |name: &'static str, hint: &'static str| env(name).ok_or(Error::Env { name, hint });
+    Ok(Pod {
+        name: env("POD_NAME").or(name).ok_or(Error::Env {
+            name: "POD_NAME",
+            hint: "set it from the downward API (fieldRef metadata.name), or write `name:` in the configuration",
+        })?,
+        namespace: match (env("POD_NAMESPACE"), &kubernetes.namespace) {
+            (Some(namespace), _) => namespace,
+            (None, Some(namespace)) => namespace.clone(),
+            (None, None) => need("POD_NAMESPACE", "set it from the downward API (fieldRef metadata.namespace)")?,
+        },
+        ip: need("POD_IP", "set it from the downward API (fieldRef status.podIP)")?,
+        uid: need("POD_UID", "set it from the downward API (fieldRef metadata.uid)")?,
+    })
+}
+
+/// Somebody else's pod, or no pod at all: the Pod object with our name is ours.
+fn member(kubernetes: &Kubernetes, name: Option<String>, env: &impl Fn(&str) -> Option<String>) -> Result<Pod, Error> {
+    let missing = || {
+        Error::value(
+            "name",
+            "is missing: write `name: orders-0`, the name of this member and of its Pod object, or set PATRONI_NAME \
+             (in a pod from the downward API, fieldRef metadata.name)",
+        )
+    };
+    Ok(Pod {
+        name: name.or_else(|| env("POD_NAME")).ok_or_else(missing)?,
+        namespace: kubernetes
+            .namespace
+            .clone()
+            .or_else(|| env("POD_NAMESPACE"))
+            .unwrap_or_else(|| "default".to_owned()),
+        ip: kubernetes.pod_ip.clone().or_else(|| env("POD_IP")).unwrap_or_default(),
+        uid: String::new(),
+    })
+}
+
+fn check_data_dir(data_dir: &Path, volume: &Path) -> Result<(), Error> {
+    let bad = |message: String| Err(Error::value("postgresql.data_dir", message));
+    if !data_dir.is_absolute() || data_dir.parent().is_none() || data_dir.file_name().is_none() {
+        return bad(format!("{} is no folder below a volume: write {}", data_dir.display(), names::DATA_DIR));
+    }
+    if !data_dir.starts_with(volume) || data_dir == volume {
+        return bad(format!(
+            "{} does not lie below the data volume {}: write a subfolder of it",
+            data_dir.display(),
+            volume.display()
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

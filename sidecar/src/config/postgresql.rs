@@ -1,0 +1,162 @@
+//! Section `postgresql`: where the server is, who logs in to it, and what the file sets beside the dynamic configuration.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use matriarch_crds::names;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::secrets::{Credentials, SecretError, User};
+use super::{Error, HostPort, value};
+
+/// Section `postgresql`, taken apart.
+#[derive(Debug, Clone)]
+pub struct Postgres {
+    /// `listen_addresses`
+    pub listen_addresses: String,
+    /// port
+    pub port: u16,
+    /// Where others reach it.
+    pub connect: HostPort,
+    /// PGDATA as the supervisor sees it.
+    pub data_dir: PathBuf,
+    /// Where PostgreSQL's programs are; none: in PATH, or where Debian has them.
+    pub bin_dir: Option<PathBuf>,
+    /// Parameters that win over those of the dynamic configuration.
+    pub parameters: BTreeMap<String, String>,
+    /// Lines that replace those of the dynamic configuration, if there are any.
+    pub pg_hba: Vec<String>,
+    /// Who logs in; none: the Secrets say it.
+    pub authentication: Option<Authentication>,
+}
+
+/// `postgresql.authentication`.
+#[derive(Debug, Clone)]
+pub struct Authentication {
+    superuser: Credentials,
+    replication: Credentials,
+    rewind: Option<Credentials>,
+}
+
+impl Authentication {
+    /// Who logs in as `user`. Without a user for `pg_rewind` that is the superuser, as in Patroni.
+    pub fn credentials(&self, user: User) -> Result<Credentials, SecretError> {
+        match user {
+            User::Superuser => Ok(self.superuser.clone()),
+            User::Replication => Ok(self.replication.clone()),
+            User::Rewind => Ok(self.rewind.as_ref().unwrap_or(&self.superuser).clone()),
+            User::App => Err(SecretError::NotConfigured { user: "app" }),
+        }
+    }
+}
+
+/// The section as it is written.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct File {
+    listen: Option<String>,
+    connect_address: Option<String>,
+    data_dir: Option<PathBuf>,
+    bin_dir: Option<PathBuf>,
+    parameters: Map<String, Value>,
+    pg_hba: Vec<String>,
+    authentication: Map<String, Value>,
+}
+
+impl File {
+    /// Takes it apart. `pod` is our pod's DNS name where the operator made the pod; else the file must say where things are.
+    pub fn resolve(self, pod: Option<&str>) -> Result<Postgres, Error> {
+        let listen = self.listen.unwrap_or_else(|| format!("*:{}", names::POSTGRES_PORT));
+        let listen = HostPort::parse("postgresql.listen", &listen)?;
+        let connect = match (&self.connect_address, pod) {
+            (Some(address), _) => HostPort::parse("postgresql.connect_address", address)?,
+            (None, Some(pod)) => HostPort { host: pod.to_owned(), port: listen.port },
+            (None, None) if listen.is_everywhere() => {
+                let message =
+                    format!("is missing: write where standbys reach this server, such as \"10.0.0.1:{}\"", listen.port);
+                return Err(Error::value("postgresql.connect_address", message));
+            }
+            (None, None) => listen.clone(),
+        };
+        let data_dir = match (self.data_dir, pod) {
+            (Some(data_dir), Some(_)) => data_dir,
+            (Some(data_dir), None) => absolute(&data_dir)?,
+            (None, Some(_)) => names::DATA_DIR.into(),
+            (None, None) => {
+                return Err(Error::value("postgresql.data_dir", "is missing: write the folder of the data directory"));
+            }
+        };
+        let bin_dir = self.bin_dir.filter(|dir| !dir.as_os_str().is_empty());
+        if let Some(dir) = &bin_dir
+            && !dir.join("postgres").is_file()
+            && pod.is_none()
+        {
+            return Err(Error::value("postgresql.bin_dir", format!("there is no `postgres` in {}", dir.display())));
+        }
+        let mut parameters = BTreeMap::new();
+        for (name, value) in self.parameters {
+            let text = value::text(&value).ok_or_else(|| {
+                Error::value(format!("postgresql.parameters.{name}"), format!("{value} is no value of a parameter"))
+            })?;
+            parameters.insert(name, text);
+        }
+        Ok(Postgres {
+            listen_addresses: listen.host,
+            port: listen.port,
+            connect,
+            data_dir,
+            bin_dir,
+            parameters,
+            pg_hba: self.pg_hba,
+            authentication: authentication(&self.authentication)?,
+        })
+    }
+}
+
+impl Postgres {
+    /// The first of `unix_socket_directories` that is a folder.
+    pub(super) fn sockets(&self) -> Option<PathBuf> {
+        let all = self.parameters.get("unix_socket_directories")?;
+        all.split(',').map(|dir| PathBuf::from(dir.trim())).find(|dir| dir.is_absolute())
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    let failed = |error: std::io::Error| Error::value("postgresql.data_dir", format!("{}: {error}", path.display()));
+    let path = std::path::absolute(path).map_err(failed)?;
+    // Without the links of the folder above it, so that the supervisor's paths and PostgreSQL's are the same.
+    let Some((folder, name)) = path.parent().zip(path.file_name()) else { return Ok(path) };
+    Ok(folder.canonicalize().map_or_else(|_| path.clone(), |folder| folder.join(name)))
+}
+
+fn authentication(section: &Map<String, Value>) -> Result<Option<Authentication>, Error> {
+    if section.is_empty() {
+        return Ok(None);
+    }
+    let one = |user: User| -> Result<Option<Credentials>, Error> {
+        let key = |name: &str| format!("postgresql.authentication.{}.{name}", user.folder());
+        let Some(login) = section.get(user.folder()) else { return Ok(None) };
+        let field = |name: &str| login.get(name).and_then(value::text).filter(|text| !text.is_empty());
+        let Some(password) = field("password") else {
+            return Err(Error::value(key("password"), "is missing: write a password"));
+        };
+        if password.contains(['\n', '\r', '\0']) {
+            return Err(Error::value(key("password"), "has a line break or a NUL in it: write one line"));
+        }
+        let username = field("username").unwrap_or_else(|| user.default_name().to_owned());
+        Ok(Some(Credentials { username, password, dbname: None }))
+    };
+    let need = |user: User| {
+        let missing = || {
+            let key = format!("postgresql.authentication.{}", user.folder());
+            Error::value(key, "is missing: write `{username: …, password: …}`")
+        };
+        one(user)?.ok_or_else(missing)
+    };
+    Ok(Some(Authentication {
+        superuser: need(User::Superuser)?,
+        replication: need(User::Replication)?,
+        rewind: one(User::Rewind)?,
+    }))
+}
