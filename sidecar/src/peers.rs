@@ -191,6 +191,7 @@ fn status(code: StatusCode, body: &[u8]) -> Result<PeerAnswer, Error> {
         pod_uid: text(&document["matriarch"]["pod_uid"]),
         nofailover: tags.nofailover || watchdog_failed,
         failover_priority: tags.failover_priority,
+        demoted: document["matriarch"]["demoted"].as_bool() == Some(true),
         stream_ended: false,
     })
 }

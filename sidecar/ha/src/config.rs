@@ -10,6 +10,8 @@ use serde_json::Value;
 pub enum SyncMode {
     /// No standby is waited for.
     Off,
+    /// The same standbys for each commit, each of which may lead.
+    Priority,
     /// `ANY n (…)` of the standbys, and elections that count votes.
     Quorum,
 }
@@ -25,6 +27,8 @@ pub struct Dynamic {
     pub retry_timeout_ms: u64,
     /// A standby further behind the last known position never takes over (bytes).
     pub maximum_lag_on_failover: u64,
+    /// Only members on the cluster's timeline lead.
+    pub check_timeline: bool,
     /// Keep the primary while the store is away and all members agree.
     pub failsafe_mode: bool,
     /// Automatic actions are off.
@@ -54,6 +58,7 @@ impl Default for Dynamic {
             loop_wait_ms: 2_000,
             retry_timeout_ms: 3_000,
             maximum_lag_on_failover: 1_048_576,
+            check_timeline: false,
             failsafe_mode: true,
             pause: false,
             sync_mode: SyncMode::Off,
@@ -93,6 +98,7 @@ impl Dynamic {
                 *into = v;
             }
         };
+        flag(document.get("check_timeline"), &mut c.check_timeline);
         flag(document.get("failsafe_mode"), &mut c.failsafe_mode);
         flag(document.get("pause"), &mut c.pause);
         c.sync_mode = match document.get("synchronous_mode") {

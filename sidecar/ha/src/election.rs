@@ -41,6 +41,8 @@ pub struct Candidate<'a> {
     pub sync: &'a SyncState,
     /// Whose lock ran out; it is not waited for.
     pub former: Option<&'a str>,
+    /// A person chose us whatever we lack: where no commit was promised to last, others may be ahead.
+    pub by_hand: bool,
     /// `failover_priority`; none: it does not count any more, because those who come first did not come.
     pub priority: Option<i64>,
     /// All members, for their priorities.
@@ -81,7 +83,7 @@ pub fn judge(round: &Round, me: &Candidate<'_>) -> Outcome {
                     continue;
                 }
                 let ahead = (peer.timeline, peer.lsn) > (me.timeline, me.lsn);
-                if ahead && !peer.nofailover {
+                if ahead && !peer.nofailover && !(me.by_hand && me.mode == SyncMode::Off) {
                     return Outcome::Lost(format!("{name} is ahead: {} on timeline {}", peer.lsn, peer.timeline));
                 }
                 let level = (peer.timeline, peer.lsn) == (me.timeline, me.lsn);
@@ -115,7 +117,7 @@ pub fn judge(round: &Round, me: &Candidate<'_>) -> Outcome {
             me.sync.quorum
         )),
         SyncMode::Quorum => Outcome::Open(open),
-        SyncMode::Off => {
+        SyncMode::Off | SyncMode::Priority => {
             let waited: Vec<String> = open.into_iter().filter(|n| Some(n.as_str()) != me.former).collect();
             if waited.is_empty() { Outcome::Won } else { Outcome::Open(waited) }
         }
@@ -139,7 +141,17 @@ mod tests {
 
     fn candidate(mode: SyncMode, sync: &SyncState) -> Candidate<'_> {
         let (lsn, timeline) = (Lsn(100), Timeline(1));
-        Candidate { name: "b", lsn, timeline, mode, sync, former: Some("a"), priority: Some(1), members: &[] }
+        Candidate {
+            name: "b",
+            lsn,
+            timeline,
+            mode,
+            sync,
+            former: Some("a"),
+            by_hand: false,
+            priority: Some(1),
+            members: &[],
+        }
     }
 
     #[test]
@@ -169,6 +181,17 @@ mod tests {
         let silent = Some(Err("silent".to_owned()));
         let asked = round(&[("a", silent), ("c", Some(Ok(peer)))]);
         assert!(matches!(judge(&asked, &candidate(SyncMode::Quorum, &sync)), Outcome::Lost(_)));
+    }
+
+    #[test]
+    fn one_chosen_by_hand_may_lack_what_was_not_promised_to_last() {
+        let sync = SyncState { leader: Some("a".into()), voters: vec!["b".into(), "c".into()], quorum: 1 };
+        let ahead = round(&[("a", None), ("c", Some(Ok(standby(101))))]);
+        let chosen = |mode| Candidate { by_hand: true, ..candidate(mode, &sync) };
+        assert_eq!(judge(&ahead, &chosen(SyncMode::Off)), Outcome::Won);
+        assert!(matches!(judge(&ahead, &chosen(SyncMode::Quorum)), Outcome::Lost(_)));
+        let primary = round(&[("c", Some(Ok(PeerAnswer { primary: true, ..standby(1) })))]);
+        assert!(matches!(judge(&primary, &chosen(SyncMode::Off)), Outcome::Lost(_)));
     }
 
     #[test]

@@ -33,6 +33,11 @@ pub enum Event {
         /// The fence stopped it.
         fenced: bool,
     },
+    /// The supervisor has obeyed a permit ([`crate::effect::Effect::Permit`]).
+    Permitted {
+        /// Its number.
+        seq: u64,
+    },
     /// The fence closed; `Exited` follows.
     Fencing,
     /// The pod is being stopped.
@@ -315,6 +320,9 @@ pub struct PeerAnswer {
     /// Of two that are equally far the higher one leads.
     #[serde(default)]
     pub failover_priority: i64,
+    /// Nothing here is or may become writable, by the supervisor's word: no postmaster, or a standby that nobody promotes.
+    #[serde(default)]
+    pub demoted: bool,
     /// Its stream from the old primary has ended, and it will take none before it sees a new leader (elections).
     pub stream_ended: bool,
 }
@@ -328,7 +336,11 @@ pub enum Request {
         leader: Option<String>,
         /// Who shall be.
         candidate: Option<String>,
+        /// When; none: now.
+        scheduled_at: Option<Wall>,
     },
+    /// `DELETE /switchover`: a scheduled one shall not be done.
+    CancelSwitchover,
     /// `POST /election`: a candidate asks for our position; our stream from the old primary ends first.
     Election {
         /// Who asks.

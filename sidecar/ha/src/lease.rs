@@ -18,7 +18,12 @@ struct Attempt {
     sent_at: Boot,
     renew_time: String,
     ttl_ms: u64,
+    fence_ms: Option<u64>,
 }
+
+/// For how long the lock of a paused leader says that it may be writable, milliseconds: the bound after which its own fence stops a
+/// paused primary that has not reached the store, and after which others may lead though nobody knows what became of it.
+pub const PAUSE_FENCE_MS: u64 = 24 * 3_600_000;
 
 /// What is known of the lock.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +35,7 @@ pub struct Lease {
     observed: bool,
     attempts: Vec<Attempt>,
     deadline: Option<Boot>,
+    lifted: Option<Boot>,
     confirmed: Option<Boot>,
 }
 
@@ -45,6 +51,13 @@ pub enum Holder {
         /// Its name.
         name: String,
         /// When it expires for us.
+        until: Boot,
+    },
+    /// Another pod whose ttl has passed, but whose fence was lifted for pause: it may be writable until `until`.
+    Unfenced {
+        /// Its name.
+        name: String,
+        /// When nothing of it can be writable any more.
         until: Boot,
     },
     /// Nobody: released, expired, or never held.
@@ -86,11 +99,11 @@ impl Lease {
     }
 
     /// A write of ours is about to be sent.
-    pub fn sending(&mut self, now: Boot, renew_time: Wall, ttl_ms: u64) {
+    pub fn sending(&mut self, now: Boot, renew_time: Wall, ttl_ms: u64, fence_ms: Option<u64>) {
         if self.attempts.len() == ATTEMPTS {
             self.attempts.remove(0);
         }
-        self.attempts.push(Attempt { sent_at: now, renew_time: renew_time.to_string(), ttl_ms });
+        self.attempts.push(Attempt { sent_at: now, renew_time: renew_time.to_string(), ttl_ms, fence_ms });
     }
 
     /// All members promised, in answer to a failsafe call sent at `sent_at`, to leave the lock alone for a ttl.
@@ -101,6 +114,7 @@ impl Lease {
     /// Our tenure ends now: released, or given up.
     pub fn end(&mut self) {
         self.deadline = None;
+        self.lifted = None;
         self.confirmed = None;
         self.attempts.clear();
     }
@@ -110,12 +124,14 @@ impl Lease {
         if !mine(record, me) {
             if record.leader.is_some() {
                 self.deadline = None;
+                self.lifted = None;
             }
             return;
         }
         let Some(at) = self.attempts.iter().position(|a| a.renew_time == record.renew_time) else { return };
         let attempt = self.attempts.drain(..=at).next_back();
-        if let Some(Attempt { sent_at, ttl_ms, .. }) = attempt {
+        if let Some(Attempt { sent_at, ttl_ms, fence_ms, .. }) = attempt {
+            self.lifted = fence_ms.map(|fence| deadline(sent_at, fence));
             self.confirmed = Some(self.confirmed.map_or(sent_at, |c| c.max(sent_at)));
             self.extend(deadline(sent_at, ttl_ms));
         }
@@ -128,6 +144,11 @@ impl Lease {
     /// Until when our tenure is confirmed.
     pub fn deadline(&self) -> Option<Boot> {
         self.deadline
+    }
+
+    /// Until when our fence may be lifted: only while the stored lock says so to everybody.
+    pub fn lifted(&self) -> Option<Boot> {
+        self.lifted
     }
 
     /// When the last renewal was sent that is confirmed.
@@ -167,8 +188,11 @@ impl Lease {
         }
         // The longer of what its holder wrote and what we are configured with: a shortened ttl must not surprise the holder.
         let until = self.changed_at.plus_ms(record.ttl_ms.unwrap_or(ttl_ms).max(ttl_ms));
+        let fenced = record.fence_ms.map_or(until, |fence| until.max(self.changed_at.plus_ms(fence)));
         if now < until {
             Holder::Other { name: leader.clone(), until }
+        } else if now < fenced {
+            Holder::Unfenced { name: leader.clone(), until: fenced }
         } else {
             Holder::Free { released: false, since: until }
         }
@@ -240,9 +264,9 @@ mod tests {
     #[test]
     fn a_deadline_comes_from_a_confirmed_attempt_and_counts_from_its_sending() {
         let mut lease = Lease::default();
-        lease.sending(at(100), Wall(1_000_000), TTL);
+        lease.sending(at(100), Wall(1_000_000), TTL, None);
         assert_eq!(lease.deadline(), None);
-        lease.sending(at(102), Wall(2_000_000), TTL);
+        lease.sending(at(102), Wall(2_000_000), TTL, None);
         // A read shows the first attempt only: the second one's outcome is unknown and extends nothing.
         let first = Wall(1_000_000).to_string();
         lease.observe(at(103), Some((record("a", "u1", &first), "1")), &ME);
@@ -255,10 +279,36 @@ mod tests {
     #[test]
     fn another_holder_ends_our_tenure() {
         let mut lease = Lease::default();
-        lease.sending(at(100), Wall(1_000_000), TTL);
+        lease.sending(at(100), Wall(1_000_000), TTL, None);
         lease.observe(at(101), Some((record("a", "u1", &Wall(1_000_000).to_string()), "1")), &ME);
         lease.observe(at(102), Some((record("b", "u2", "T9"), "2")), &ME);
         assert_eq!(lease.deadline(), None);
+    }
+
+    #[test]
+    fn a_lock_whose_fence_is_lifted_is_not_free_after_its_ttl() {
+        let paused = LockRecord { fence_ms: Some(PAUSE_FENCE_MS), ..record("b", "u2", "T1") };
+        let mut lease = Lease::default();
+        lease.observe(at(0), Some((paused, "1")), &ME);
+        assert!(matches!(lease.holder(at(9), &ME, TTL, true), Holder::Other { .. }));
+        let until = Boot(PAUSE_FENCE_MS * 1000);
+        assert_eq!(lease.holder(at(10), &ME, TTL, true), Holder::Unfenced { name: "b".into(), until });
+        assert!(matches!(lease.holder(until, &ME, TTL, true), Holder::Free { released: false, .. }));
+    }
+
+    #[test]
+    fn a_fence_is_lifted_only_by_a_confirmed_record_that_says_so() {
+        let mut lease = Lease::default();
+        lease.sending(at(100), Wall(1_000_000), TTL, None);
+        lease.observe(at(101), Some((record("a", "u1", &Wall(1_000_000).to_string()), "1")), &ME);
+        lease.sending(at(102), Wall(2_000_000), TTL, Some(PAUSE_FENCE_MS));
+        assert_eq!(lease.lifted(), None);
+        lease.observe(at(103), Some((record("a", "u1", &Wall(2_000_000).to_string()), "2")), &ME);
+        assert_eq!(lease.lifted(), Some(deadline(at(102), PAUSE_FENCE_MS)));
+        assert_eq!(lease.deadline(), Some(deadline(at(102), TTL)), "decisions count on the ttl alone");
+        lease.sending(at(104), Wall(3_000_000), TTL, None);
+        lease.observe(at(105), Some((record("a", "u1", &Wall(3_000_000).to_string()), "3")), &ME);
+        assert_eq!(lease.lifted(), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod effect;
 pub mod election;
 pub mod event;
 pub mod fence;
+pub mod history;
 pub mod lease;
 pub mod member;
 pub mod member_status;

@@ -12,13 +12,15 @@ use crate::lease::Holder;
 use crate::member::{Member, slot_name};
 use crate::store::record::{Failover, Initialize, LockRecord, SyncState};
 use crate::tags::Tags;
-use crate::types::{Boot, Lsn};
+use crate::types::{Boot, Lsn, Timeline, Wall};
 
 /// A member's knowledge at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// The moment.
     pub now: Boot,
+    /// The wall clock: nothing but schedules is compared with it.
+    pub wall: Wall,
     /// Our name.
     pub name: String,
     /// Our pod.
@@ -37,6 +39,8 @@ pub struct Snapshot {
     pub initialize: Initialize,
     /// A wanted switchover.
     pub failover: Option<Failover>,
+    /// The cluster's timeline by its history, 0: not known.
+    pub cluster_timeline: Timeline,
     /// `/sync`.
     pub sync: SyncState,
     /// All members, ourselves among them.
@@ -94,6 +98,8 @@ pub struct Server {
     pub retry_at: Boot,
     /// The last failure, for people.
     pub last_error: Option<String>,
+    /// A person's command stopped it, or shall start it anew: also in pause.
+    pub commanded: bool,
     /// Roles and database were made after initdb.
     pub post_bootstrapped: bool,
 }
@@ -164,6 +170,16 @@ impl Snapshot {
     /// Where to ask a member.
     pub fn peer(&self, name: &str) -> Option<Peer> {
         self.member(name)?.peer()
+    }
+
+    /// A person named this member to lead now.
+    pub fn candidate(&self) -> bool {
+        self.failover.as_ref().is_some_and(|f| f.names(&self.name))
+    }
+
+    /// A person named this member to lead whatever became of the leader: a failover by hand.
+    pub fn by_hand(&self) -> bool {
+        self.candidate() && self.failover.as_ref().is_some_and(|f| f.leader.is_none())
     }
 
     /// Our position: primary flush, or the larger of received and replayed.

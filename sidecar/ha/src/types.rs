@@ -21,9 +21,40 @@ impl Boot {
     }
 }
 
-/// A moment of the wall clock in microseconds since 1970, UTC: only ever written and shown, never compared with another machine's.
+/// A moment of the wall clock in microseconds since 1970, UTC: written, shown, and compared only with a schedule that a person wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Wall(pub i64);
+
+/// A text that is no moment.
+#[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
+pub enum BadWall {
+    /// Date and time, but not where on earth.
+    #[error("Timezone information is mandatory")]
+    NoZone,
+    /// Something else.
+    #[error("It should be in an unambiguous format, e.g. ISO 8601")]
+    Unreadable,
+}
+
+impl FromStr for Wall {
+    type Err = BadWall;
+    /// ISO 8601 with an offset from UTC.
+    fn from_str(text: &str) -> Result<Self, BadWall> {
+        let text = text.trim();
+        match text.parse::<jiff::Timestamp>() {
+            Ok(at) => Ok(Self(at.as_microsecond())),
+            Err(_) if text.parse::<jiff::civil::DateTime>().is_ok() => Err(BadWall::NoZone),
+            Err(_) => Err(BadWall::Unreadable),
+        }
+    }
+}
+
+impl Wall {
+    /// Milliseconds from `earlier` to here, negative if it lies ahead.
+    pub fn ms_since(self, earlier: Self) -> i64 {
+        self.0.saturating_sub(earlier.0) / 1000
+    }
+}
 
 impl fmt::Display for Wall {
     /// As Python's `datetime.isoformat()` in UTC, which is what Patroni writes: `2024-07-02T11:06:42.123456+00:00`,
@@ -102,6 +133,16 @@ mod tests {
         assert_eq!(Wall(1_719_918_402_123_456).to_string(), "2024-07-02T11:06:42.123456+00:00");
         assert_eq!(Wall(951_782_400_000_000).to_string(), "2000-02-29T00:00:00+00:00");
         assert_eq!(Wall(0).to_string(), "1970-01-01T00:00:00+00:00");
+    }
+
+    #[test]
+    fn a_schedule_is_read_with_its_zone_or_not_at_all() {
+        let at = Wall(1_719_918_402_123_456);
+        assert_eq!(at.to_string().parse(), Ok(at));
+        assert_eq!("2024-07-02 13:06:42.123456+02:00".parse(), Ok(at));
+        assert_eq!("2024-07-02T11:06".parse::<Wall>(), Err(BadWall::NoZone));
+        assert_eq!("tomorrow".parse::<Wall>(), Err(BadWall::Unreadable));
+        assert_eq!(Wall(2_000_000).ms_since(Wall(5_000_000)), -3000);
     }
 
     #[test]

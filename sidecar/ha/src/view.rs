@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{ServerStatus, StandbyStatus};
+use crate::store::record::Failover;
 use crate::types::{Boot, Lsn, Timeline};
 
 /// A member's picture of itself and its cluster.
@@ -46,8 +47,12 @@ pub struct View {
     pub members: Vec<MemberView>,
     /// The whole dynamic configuration as stored.
     pub config: Option<serde_json::Value>,
-    /// Wanted switchover: from, to.
-    pub switchover: Option<(Option<String>, Option<String>)>,
+    /// Wanted switchover.
+    pub switchover: Option<Failover>,
+    /// Nothing here is or may become writable.
+    pub demoted: bool,
+    /// The timelines that ended.
+    pub history: Vec<crate::history::Line>,
     /// When the store was last heard of, CLOCK_BOOTTIME.
     pub store_seen: Boot,
     /// When the core last finished a cycle, CLOCK_BOOTTIME.

@@ -5,25 +5,10 @@
 mod world;
 
 use matriarch_ha::event::{Event, Kind, Request};
-use world::World;
+use world::{World, settled};
 
 const QUORUM: &str = r#"{"ttl":10,"loop_wait":2,"retry_timeout":3,"failsafe_mode":true,"synchronous_mode":"quorum"}"#;
 const ASYNC: &str = r#"{"ttl":10,"loop_wait":2,"retry_timeout":3,"failsafe_mode":true}"#;
-
-fn settled(world: &mut World) -> bool {
-    let Some(leader) = world.leader() else { return false };
-    if world.writable() != [leader.clone()] {
-        return false;
-    }
-    let address = world.objects[&(Kind::Slice, "x-primary".into())].addresses.len() == 1;
-    address
-        && world.nodes.iter().all(|(name, n)| {
-            !n.agent_up
-                || n.finished
-                || *name == leader
-                || (n.db.running && n.db.config.upstream.as_ref().is_some_and(|u| u.member == leader))
-        })
-}
 
 fn bootstrapped(config: &str) -> (World, String) {
     let mut world = World::new(&["x-0", "x-1", "x-2"], config);
@@ -87,7 +72,8 @@ fn a_dead_agent_is_fenced_before_another_leads() {
 fn a_switchover_goes_to_the_candidate() {
     let (mut world, leader) = bootstrapped(QUORUM);
     let candidate = world.nodes.keys().find(|n| **n != leader).unwrap().clone();
-    let request = Request::Switchover { leader: Some(leader.clone()), candidate: Some(candidate.clone()) };
+    let request =
+        Request::Switchover { leader: Some(leader.clone()), candidate: Some(candidate.clone()), scheduled_at: None };
     world.push(&leader, 0, Event::Request { id: 7, request });
     let ms = world.run_until("candidate leads", 5_000, |w| w.writable() == [candidate.clone()]);
     assert!(ms < 400, "{ms} ms");
@@ -100,7 +86,8 @@ fn a_switchover_goes_to_the_candidate() {
 #[test]
 fn a_switchover_to_nobody_is_refused_with_the_reason() {
     let (mut world, leader) = bootstrapped(ASYNC);
-    let request = Request::Switchover { leader: Some(leader.clone()), candidate: Some("x-9".into()) };
+    let request =
+        Request::Switchover { leader: Some(leader.clone()), candidate: Some("x-9".into()), scheduled_at: None };
     world.push(&leader, 0, Event::Request { id: 7, request });
     world.run(100);
     assert!(format!("{:?}", world.replies[&7]).contains("candidate does not exists"));
@@ -195,7 +182,8 @@ fn a_standby_without_a_receiver_keeps_the_timeline_it_has_seen() {
     let second = world.leader().unwrap();
     let candidate = world.nodes.keys().find(|n| **n != second).unwrap().clone();
     world.forgetful = Some(candidate.clone());
-    let request = Request::Switchover { leader: Some(second.clone()), candidate: Some(candidate.clone()) };
+    let request =
+        Request::Switchover { leader: Some(second.clone()), candidate: Some(candidate.clone()), scheduled_at: None };
     world.push(&second, 0, Event::Request { id: 7, request });
     let ms = world.run_until("candidate leads", 5_000, |w| w.writable() == [candidate.clone()]);
     assert!(ms < 400, "{ms} ms");

@@ -1,5 +1,7 @@
 //! Documents about the cluster as a whole: members, dynamic configuration, failsafe topology.
 
+use matriarch_ha::history;
+use matriarch_ha::store::record::{Failover, When};
 use matriarch_ha::types::Lsn;
 use matriarch_ha::view::MemberView;
 use serde_json::{Map, Value, json};
@@ -19,6 +21,12 @@ pub fn cluster(seen: &Seen) -> Answer {
     let mut document = json!({"members": members, "scope": seen.site.scope});
     if view.paused {
         document["pause"] = json!(true);
+    }
+    if let Some(Failover { leader, member, when: When::At(at) }) = &view.switchover {
+        let mut scheduled = Map::from_iter([("at".to_owned(), json!(at.to_string()))]);
+        scheduled.extend(leader.iter().map(|from| ("from".to_owned(), json!(from))));
+        scheduled.extend(member.iter().map(|to| ("to".to_owned(), json!(to))));
+        document["scheduled_switchover"] = Value::Object(scheduled);
     }
     Answer::json(200, document)
 }
@@ -140,9 +148,9 @@ pub fn failsafe(seen: &Seen) -> Answer {
     Answer::json(200, json!(seen.view.failsafe_members))
 }
 
-/// `GET /history`: the lines of the timeline history. The view does not have them yet.
-pub fn history() -> Answer {
-    Answer::json(200, json!([]))
+/// `GET /history`: the lines of the timeline history, as stored.
+pub fn history(seen: &Seen) -> Answer {
+    Answer::json(200, serde_json::from_str(&history::text(&seen.view.history)).unwrap_or_else(|_| json!([])))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use matriarch_ha::effect::Reply;
 use matriarch_ha::event::Request;
+use matriarch_ha::types::{BadWall, Wall};
 use serde_json::{Map, Value, json};
 
 use super::Answer;
@@ -28,6 +29,8 @@ pub enum Caller {
 pub enum Command {
     /// `POST /switchover`
     Switchover,
+    /// `DELETE /switchover`
+    CancelSwitchover,
     /// `POST /failover`
     Failover,
     /// `POST /election`
@@ -40,6 +43,7 @@ pub enum Command {
 pub fn command(method: &str, path: &str, caller: Caller) -> Result<Command, Answer> {
     let command = match (method, first_segment(path)) {
         ("POST", "switchover") => Command::Switchover,
+        ("DELETE", "switchover") => Command::CancelSwitchover,
         ("POST", "failover") => Command::Failover,
         ("POST", "election") => Command::Election,
         ("POST", "failsafe") => Command::Failsafe,
@@ -53,6 +57,9 @@ pub fn command(method: &str, path: &str, caller: Caller) -> Result<Command, Answ
 
 /// The core's question, or what is wrong with the body.
 pub fn request(seen: &Seen, command: Command, body: &[u8]) -> Result<Request, Answer> {
+    if command == Command::CancelSwitchover {
+        return Ok(Request::CancelSwitchover);
+    }
     let body: Map<String, Value> = match serde_json::from_slice(body) {
         Ok(Value::Object(body)) if !body.is_empty() => body,
         _ => return Err(Answer::text(400, "the body must be a JSON object that is not empty")),
@@ -70,6 +77,7 @@ pub fn request(seen: &Seen, command: Command, body: &[u8]) -> Result<Request, An
             Ok(Request::Failsafe { leader: required("name")?, leader_uid })
         }
         Command::Switchover | Command::Failover => switchover(seen, command, &body),
+        Command::CancelSwitchover => Ok(Request::CancelSwitchover),
     }
 }
 
@@ -86,14 +94,15 @@ fn switchover(seen: &Seen, command: Command, body: &Map<String, Value>) -> Resul
     if !failover && leader.is_none() {
         return refuse("Switchover could be performed only from a specific leader");
     }
+    let mut scheduled_at = None;
     if scheduled {
-        return match (failover, seen.view.paused) {
-            (true, _) => refuse("Failover can't be scheduled"),
-            (false, true) => refuse("Can't schedule switchover in the paused state"),
-            (false, false) => {
-                Err(Answer::text(501, "A switchover at a later time is not supported yet: send it when it is due"))
-            }
-        };
+        if failover {
+            return refuse("Failover can't be scheduled");
+        }
+        if seen.view.paused {
+            return refuse("Can't schedule switchover in the paused state");
+        }
+        scheduled_at = Some(schedule(seen, "switchover", body.get("scheduled_at"))?);
     }
     if seen.view.paused && candidate.is_none() {
         return refuse("Switchover is possible only to a specific candidate in a paused state");
@@ -101,7 +110,19 @@ fn switchover(seen: &Seen, command: Command, body: &Map<String, Value>) -> Resul
     if leader == candidate {
         return refuse("Switchover target and source are the same");
     }
-    Ok(Request::Switchover { leader, candidate })
+    Ok(Request::Switchover { leader, candidate, scheduled_at })
+}
+
+/// A moment ahead, or Patroni's codes and sentences.
+fn schedule(seen: &Seen, action: &str, at: Option<&Value>) -> Result<Wall, Answer> {
+    match at.and_then(Value::as_str).unwrap_or_default().parse::<Wall>() {
+        Ok(at) if at <= seen.now.wall => Err(Answer::text(422, format!("Cannot schedule {action} in the past"))),
+        Ok(at) => Ok(at),
+        Err(BadWall::NoZone) => {
+            Err(Answer::text(400, format!("Timezone information is mandatory for the scheduled {action}")))
+        }
+        Err(bad @ BadWall::Unreadable) => Err(Answer::text(422, format!("Unable to parse scheduled timestamp. {bad}"))),
+    }
 }
 
 fn text(body: &Map<String, Value>, key: &str) -> Option<String> {
@@ -127,6 +148,8 @@ pub fn no_answer(command: Command) -> Answer {
     match command {
         Command::Switchover => Answer::text(503, "Switchover status unknown"),
         Command::Failover => Answer::text(503, "Failover status unknown"),
-        Command::Election | Command::Failsafe => Answer::text(503, "the agent does not answer"),
+        Command::CancelSwitchover | Command::Election | Command::Failsafe => {
+            Answer::text(503, "the agent does not answer")
+        }
     }
 }

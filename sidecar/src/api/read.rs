@@ -9,7 +9,7 @@ pub fn response(seen: &Seen, path: &str, query: &Query) -> Answer {
     match first_segment(path) {
         "patroni" => Answer::json(200, status::document(seen)),
         "cluster" => cluster::cluster(seen),
-        "history" => cluster::history(),
+        "history" => cluster::history(seen),
         "config" => cluster::config(seen),
         "failsafe" => cluster::failsafe(seen),
         "metrics" => metrics::response(seen),

@@ -76,14 +76,15 @@ fn reads(shared: Shared) -> impl Filter<Extract = (Response<String>,), Error = R
 
 /// Everything else. Who may not is refused before the body is read.
 fn changes(shared: Shared) -> impl Filter<Extract = (Response<String>,), Error = Rejection> + Clone {
+    // What is deleted needs no words.
+    let body = warp::body::content_length_limit(BODY_LIMIT).and(warp::body::bytes());
     warp::method()
         .and(warp::path::full())
         .and(warp::ext::get::<Caller>())
         .and_then(|method: Method, path: FullPath, caller: Caller| async move {
             commands::command(method.as_str(), path.as_str(), caller).map_err(|no| warp::reject::custom(Refused(no)))
         })
-        .and(warp::body::content_length_limit(BODY_LIMIT))
-        .and(warp::body::bytes())
+        .and(warp::delete().map(Bytes::new).or(body).unify())
         .and(with(shared))
         .then(|command: Command, body: Bytes, shared: Shared| async move { on_the_wire(ask(command, &body, &shared).await) })
 }
@@ -103,7 +104,7 @@ async fn ask(command: Command, body: &[u8], shared: &Shared) -> Answer {
 fn patience(command: Command) -> Duration {
     Duration::from_secs(match command {
         Command::Switchover | Command::Failover => 60,
-        Command::Election | Command::Failsafe => 10,
+        Command::CancelSwitchover | Command::Election | Command::Failsafe => 10,
     })
 }
 

@@ -56,7 +56,11 @@ pub fn document(seen: &Seen) -> Value {
         set("tags", json!(site.tags));
     }
     set("patroni", json!({"version": PATRONI_VERSION, "scope": site.scope, "name": view.name}));
-    set("matriarch", json!({"pod_uid": view.pod_uid, "rule": view.rule, "reason": view.reason}));
+    let mut ours = json!({"pod_uid": view.pod_uid, "rule": view.rule, "reason": view.reason});
+    if view.demoted {
+        ours["demoted"] = json!(true);
+    }
+    set("matriarch", ours);
     Value::Object(document)
 }
 

@@ -113,13 +113,15 @@ impl Supervisor {
             None => Request::LiftFence { seq },
         };
         let answer = self.send(request, None, true);
+        let events = self.shared.events.clone();
         tokio::spawn(async move {
             if let Ok((_, answer)) = answer {
                 match answer.await {
                     Ok((Answer::Refused { message, .. }, _)) => {
                         tracing::warn!(permit.seq = seq, "the supervisor refused a permit: {message}");
                     }
-                    Ok(_) => {}
+                    // Fails only when the loop has ended.
+                    Ok(_) => drop(events.send(Event::Permitted { seq })),
                     Err(_) => tracing::warn!(permit.seq = seq, "the supervisor went away before it answered a permit"),
                 }
             } else {

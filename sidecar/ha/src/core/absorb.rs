@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Call, Core};
 use crate::config::Dynamic;
 use crate::decide::Job;
-use crate::effect::Effect;
+use crate::effect::{Effect, Reply};
 use crate::event::{Attached, Event, Kind, Now, QueryError, ServerStatus, StoreError, StoreEvent, TaskError};
 use crate::member::Member;
 use crate::snapshot::{Repair, TaskKind};
@@ -45,6 +45,12 @@ impl Core {
                 self.stopped();
                 if !clean && !self.task.as_ref().is_some_and(|(_, j, _)| j.kind() == TaskKind::Stop) {
                     self.server.last_error = Some(if fenced { format!("fenced: {how}") } else { how });
+                }
+            }
+            Event::Permitted { seq } => {
+                if self.arming.is_some_and(|awaited| seq >= awaited) {
+                    self.arming = None;
+                    self.armed = true;
                 }
             }
             Event::Fencing => {}
@@ -134,6 +140,8 @@ impl Core {
 
     /// An absent or unreadable `config` never resets settings: the last known stay in force.
     fn read_config(&mut self) {
+        let history = self.locks.get(&self.id.config_object).and_then(|o| o.annotations.get("history"));
+        self.history.read(history.map(String::as_str));
         let Some(text) = self.locks.get(&self.id.config_object).and_then(|o| o.annotations.get("config")) else {
             return;
         };
@@ -169,6 +177,14 @@ impl Core {
             }
         }
         match call {
+            Call::Cancel(request) => {
+                let (code, text) = match result {
+                    Ok(_) => (200, "scheduled switchover deleted"),
+                    Err(StoreError::Conflict) => (409, "could not write the failover key: somebody else did"),
+                    Err(_) => (503, "failed to write failover key into DCS"),
+                };
+                effects.push(Effect::Reply { id: request, reply: Reply::Text { code, text: text.to_owned() } });
+            }
             Call::Lock if conflict => self.read_lock(now, effects),
             Call::Lock | Call::LockRead if missing => {
                 let name = self.id.leader_object.clone();
@@ -206,6 +222,8 @@ impl Core {
         self.query_now = true;
         self.permit_seq = self.permit_seq.max(attached.permit_seq);
         self.permitted = None;
+        self.armed = false;
+        self.arming = None;
         self.terminating |= attached.terminating;
     }
 
@@ -262,6 +280,7 @@ impl Core {
                 self.sync.last_seen.insert(standby.member.clone(), now);
             }
         }
+        self.server.commanded &= self.task.is_some();
         self.stream_ended(sent, &status);
         self.server.status = Some(status);
     }

@@ -8,9 +8,10 @@ use crate::decide::{Action, Job, Verdict};
 use crate::effect::{Change, Effect, Patch, Question, ServerConfig, StoreCall, Task};
 use crate::election::{ANSWER_TIMEOUT_MS, Round};
 use crate::event::{Kind, Now};
+use crate::lease::PAUSE_FENCE_MS;
 use crate::quorum::{in_force, takeover};
 use crate::snapshot::{Snapshot, TaskKind, TaskView};
-use crate::store::record::{BOOTSTRAP, HOLDER, LockRecord, RESULT, SHUTDOWN};
+use crate::store::record::{BOOTSTRAP, FENCE, HOLDER, LockRecord, RESULT, SHUTDOWN};
 use crate::types::{Boot, Lsn, Timeline};
 
 /// Between two questions to a leader that has not said yet that it is the primary, milliseconds.
@@ -69,7 +70,11 @@ impl Core {
             }
             Action::WriteSync(state) => self.write_sync(boot, state.annotations(), effects),
             Action::Repair(repair) => self.server.repair = repair,
-            Action::HandOver => self.handing_over = true,
+            Action::HandOver => {
+                self.handing_over = true;
+                self.server.commanded = true;
+            }
+            Action::FailoverIsDue => self.failover_is_due(boot, s, effects),
             Action::ClearFailover(why) => self.clear_failover(boot, why, effects),
             Action::Finish => {
                 self.finished = true;
@@ -114,13 +119,17 @@ impl Core {
             ("transitions".to_owned(), Some(transitions.to_string())),
             (SHUTDOWN.to_owned(), None),
         ]);
+        let fence_ms = self.fence_to_tell(renewal).then_some(PAUSE_FENCE_MS);
+        if fence_ms.is_some() || known.fence_ms.is_some() {
+            annotations.insert(FENCE.to_owned(), fence_ms.map(|ms| (ms / 1000).to_string()));
+        }
         if let Some(status) = self.server.status.as_ref().filter(|s| !s.in_recovery) {
             annotations.insert("optime".to_owned(), Some(status.flush.0.to_string()));
         }
         if self.config.failsafe_mode {
             annotations.insert("failsafe".to_owned(), self.topology(&known));
         }
-        self.lease.sending(boot, now.wall, ttl_ms);
+        self.lease.sending(boot, now.wall, ttl_ms, fence_ms);
         self.lock_sent = boot;
         let addresses =
             (self.id.slice.is_none() && !self.id.ip.is_empty() && self.leading(boot)).then(|| vec![self.id.ip.clone()]);
@@ -176,6 +185,7 @@ impl Core {
         let mut annotations: BTreeMap<String, Option<String>> = BTreeMap::from([
             ("leader".to_owned(), None),
             (HOLDER.to_owned(), None),
+            (FENCE.to_owned(), None),
             (SHUTDOWN.to_owned(), at.map(|(timeline, lsn)| format!("{timeline}@{}", lsn.0))),
         ]);
         if let Some((_, lsn)) = at {
@@ -312,6 +322,21 @@ impl Core {
             let name = self.id.sync_object.clone();
             self.store_call(now, Call::Sync, name, keys, effects);
         }
+    }
+
+    /// A scheduled switchover becomes one that is to be done now. Whoever leads after we died here finds another leader's request and
+    /// clears it; we ourselves would do it late.
+    fn failover_is_due(&mut self, now: Boot, s: &Snapshot, effects: &mut Vec<Effect>) {
+        let Some(failover) = s.failover.as_ref().filter(|_| !self.in_flight(|c| matches!(c, Call::Failover))) else {
+            return;
+        };
+        let annotations = BTreeMap::from([
+            ("leader".to_owned(), failover.leader.clone()),
+            ("member".to_owned(), failover.member.clone()),
+            ("scheduled_at".to_owned(), None),
+        ]);
+        let name = self.id.failover_object.clone();
+        self.store_call(now, Call::Failover, name, annotations, effects);
     }
 
     pub(super) fn clear_failover(&mut self, now: Boot, why: Option<String>, effects: &mut Vec<Effect>) {

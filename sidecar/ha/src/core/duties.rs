@@ -60,7 +60,9 @@ impl Core {
         }
         let confirmed = self.lease.confirmed().is_some_and(|c| c >= self.lock_sent);
         let due = boot >= self.lock_sent.plus_ms(self.config.loop_wait_ms);
-        if due || !confirmed || wiped {
+        // That the fence is lifted is told before it is; that it is back, as soon as the supervisor has said so.
+        let told = self.lease.record().is_some_and(|r| r.fence_ms.is_some());
+        if due || !confirmed || wiped || told != self.fence_to_tell(true) {
             self.write_lock(now, true, effects);
         }
     }
@@ -70,18 +72,35 @@ impl Core {
         if !self.server.attached {
             return;
         }
-        let wanted = match self.lease.deadline() {
-            Some(_) if self.config.pause => Some(None),
-            Some(deadline) => Some(Some(deadline)),
+        let (wanted, lifted) = match (self.lease.deadline(), self.lease.lifted()) {
+            (Some(_), Some(long)) if self.config.pause => (Some(Some(long)), true),
+            (Some(deadline), _) => (Some(Some(deadline)), false),
             // Our tenure ended: what is left of the permit is taken back.
-            None => self.permitted.is_some().then_some(Some(Boot(0))),
+            (None, _) => (self.permitted.is_some().then_some(Some(Boot(0))), false),
         };
         if let Some(deadline) = wanted
             && self.permitted != Some(deadline)
         {
             self.permit_seq += 1;
+            if lifted {
+                self.armed = false;
+                self.arming = None;
+            } else if !self.armed {
+                self.arming.get_or_insert(self.permit_seq);
+            }
             self.permitted = Some(deadline);
             effects.push(Effect::Permit { seq: self.permit_seq, deadline });
+        }
+    }
+
+    /// The lock must say that our fence may be lifted: while it is to be, and until the supervisor has said that it is not.
+    pub(super) fn fence_to_tell(&self, renewal: bool) -> bool {
+        let told = self.lease.record().is_some_and(|r| r.fence_ms.is_some());
+        if renewal {
+            self.config.pause || (told && !self.armed)
+        } else {
+            // A primary that runs under a permit that we know nothing of.
+            self.server.latched && !self.armed
         }
     }
 
@@ -126,7 +145,12 @@ impl Core {
     }
 
     fn keep_slots(&mut self, now: Boot, effects: &mut Vec<Effect>) {
-        if !self.config.use_slots || self.change.is_some() || now < self.change_retry_at || !self.pods.listed() {
+        if self.config.pause
+            || !self.config.use_slots
+            || self.change.is_some()
+            || now < self.change_retry_at
+            || !self.pods.listed()
+        {
             return;
         }
         let ttl = self.config.member_slots_ttl_ms;

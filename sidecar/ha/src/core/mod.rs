@@ -10,6 +10,7 @@ mod duties;
 mod failsafe;
 mod publish;
 mod requests;
+mod switchover;
 mod wake;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use crate::decide::{Job, Rule, decide};
 use crate::effect::{Effect, ServerConfig, StoreCall};
 use crate::election::Round;
 use crate::event::{Event, Kind, Now, PeerAnswer};
+use crate::history::History;
 use crate::lease::{Holder, Lease, Me};
 use crate::member::Member;
 use crate::quorum::SyncNames;
@@ -29,7 +31,7 @@ use crate::snapshot::{Server, Snapshot, TaskView};
 use crate::store::cache::Cache;
 use crate::store::record::{Failover, Initialize, LockRecord, SyncState};
 use crate::tags::Tags;
-use crate::types::{Boot, Lsn, Timeline};
+use crate::types::{Boot, Lsn, Timeline, Wall};
 use crate::view::View;
 
 /// Who this member is and where its objects are.
@@ -71,7 +73,12 @@ enum Call {
     Sync,
     Config,
     Failover,
-    Pod { status: Value, role: Option<String> },
+    /// A scheduled switchover is taken back for this request.
+    Cancel(u64),
+    Pod {
+        status: Value,
+        role: Option<String>,
+    },
     SliceRead,
     SliceWrite,
 }
@@ -101,6 +108,10 @@ struct Asked {
     since: Boot,
     leader: String,
     candidate: Option<String>,
+    /// It will be done later: fulfilled when it is stored.
+    scheduled: bool,
+    /// With a leader, not by hand.
+    switchover: bool,
     written: bool,
 }
 
@@ -124,6 +135,7 @@ pub struct Core {
     lease: Lease,
     config: Dynamic,
     config_document: Option<Value>,
+    history: History,
     /// Who owns the lock objects: an object made anew must not outlive the cluster either.
     owners: Vec<Value>,
     calls: BTreeMap<u64, (Boot, Call)>,
@@ -131,6 +143,12 @@ pub struct Core {
     lock_retry_at: Boot,
     permit_seq: u64,
     permitted: Option<Option<Boot>>,
+    /// The supervisor has obeyed a permit that no pause lengthened, and none that one did since.
+    armed: bool,
+    /// The permit whose acknowledgement says so.
+    arming: Option<u64>,
+    /// The wall clock at the last event.
+    wall: Wall,
     server: Server,
     applied: Option<ServerConfig>,
     query: Option<(u64, Boot)>,
@@ -186,12 +204,16 @@ impl Core {
             lease: Lease::default(),
             config,
             config_document: None,
+            history: History::default(),
             owners: Vec::new(),
             calls: BTreeMap::new(),
             lock_sent: Boot(0),
             lock_retry_at: Boot(0),
             permit_seq: 0,
             permitted: None,
+            armed: false,
+            arming: None,
+            wall: Wall::default(),
             server: Server::default(),
             applied: None,
             query: None,
@@ -236,6 +258,7 @@ impl Core {
     /// Takes one event; returns what is to be done, in order.
     pub fn handle(&mut self, now: Now, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
+        self.wall = now.wall;
         self.absorb(now, event, &mut effects);
         if self.finished {
             return effects;
@@ -265,6 +288,7 @@ impl Core {
     pub fn snapshot(&self, now: Boot) -> Snapshot {
         Snapshot {
             now,
+            wall: self.wall,
             name: self.id.name.clone(),
             uid: self.id.uid.clone(),
             config: self.config.clone(),
@@ -274,6 +298,7 @@ impl Core {
             deadline: self.lease.deadline(),
             initialize: self.initialize(),
             failover: Failover::parse(self.locks.get(&self.id.failover_object)),
+            cluster_timeline: self.history.timeline(),
             sync: self.sync_state(),
             members: self.members.clone(),
             tags: self.id.tags.clone(),
@@ -376,7 +401,7 @@ impl Core {
         } else {
             self.bootstrapper_missing = None;
         }
-        if !matches!(self.holder(now), Holder::Free { .. } | Holder::Absent { .. }) {
+        if !matches!(self.holder(now), Holder::Free { .. } | Holder::Absent { .. } | Holder::Unfenced { .. }) {
             self.round = None;
             self.stream_hold = None;
         }

@@ -94,13 +94,16 @@ impl Core {
             paused: self.config.pause,
             sync_mode: match self.config.sync_mode {
                 SyncMode::Off => "off",
+                SyncMode::Priority => "on",
                 SyncMode::Quorum => "quorum",
             }
             .to_owned(),
             sync_standby: voter(&self.id.name),
             members,
             config: self.config_document.clone(),
-            switchover: Failover::parse(self.locks.get(&self.id.failover_object)).map(|f| (f.leader, f.member)),
+            switchover: Failover::parse(self.locks.get(&self.id.failover_object)),
+            demoted: self.demoted(),
+            history: self.history.lines().to_vec(),
             store_seen: if self.locks.fresh() { now } else { self.locks.seen },
             cycle_at: now,
             rule: rule.to_owned(),
@@ -112,6 +115,16 @@ impl Core {
             standbys: self.server.status.as_ref().map(|s| s.standbys.clone()).unwrap_or_default(),
             timeline: self.server.status.as_ref().map(|s| s.timeline).unwrap_or_default(),
         }
+    }
+
+    /// Nothing here is or may become writable, by the supervisor's word. A start or promotion begins with a fresh confirmation of the
+    /// lock only, which nobody else can have taken in between.
+    pub(super) fn demoted(&self) -> bool {
+        let begins = self.task.as_ref().is_some_and(|(_, _, view)| {
+            matches!(view.kind, TaskKind::StartPrimary | TaskKind::Promote | TaskKind::Initdb)
+        });
+        let recovers = self.server.status.as_ref().is_some_and(|s| s.in_recovery);
+        self.server.attached && !self.server.latched && !begins && (recovers || !self.server.running)
     }
 
     /// Only on a change that somebody acts on: the progress of a position alone is none.

@@ -5,6 +5,7 @@ use super::duties::STARTING_QUERY_MS;
 use crate::config::SyncMode;
 use crate::lease::Holder;
 use crate::snapshot::TaskKind;
+use crate::store::record::{Failover, When};
 use crate::types::Boot;
 
 /// When a difference of the pod's description is looked at again, milliseconds.
@@ -17,7 +18,8 @@ impl Core {
             || !self.elections.is_empty()
             || self.stream_hold.is_some()
             || (self.server.running && self.server.status.is_none())
-            || !matches!(self.holder(now), Holder::Me | Holder::Other { .. })
+            || !matches!(self.holder(now), Holder::Me | Holder::Other { .. } | Holder::Unfenced { .. })
+            || self.round.is_some()
             || self.task.as_ref().is_some_and(|(_, _, v)| v.kind == TaskKind::Promote)
             || self.server.retry_at > now
             || self.terminating;
@@ -31,6 +33,10 @@ impl Core {
             }
         };
         earliest(self.pod_differs_since.map(|since| since.plus_ms(POD_LOOK_MS)));
+        if let Some(Failover { when: When::At(at), .. }) = Failover::parse(self.locks.get(&self.id.failover_object)) {
+            let ms = u64::try_from(at.ms_since(self.wall)).unwrap_or(0);
+            earliest(Some(now.plus_ms(ms.saturating_add(1))));
+        }
         earliest(self.locks.wake_at());
         earliest(self.pods.wake_at());
         earliest(self.lease.deadline());
@@ -47,7 +53,7 @@ impl Core {
                     earliest(Some(now.plus_ms(100)));
                 }
             }
-            Holder::Other { until, .. } => earliest(Some(until)),
+            Holder::Other { until, .. } | Holder::Unfenced { until, .. } => earliest(Some(until)),
             _ => {}
         }
         at.max(Boot(now.0 + 1_000))

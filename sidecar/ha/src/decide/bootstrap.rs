@@ -23,6 +23,9 @@ pub(super) fn decide(s: &Snapshot) -> Option<Verdict> {
     let Some(dir) = &s.server.dir else {
         return Some(act(Rule::Inspect, "is there anything in the data directory?", vec![Action::Inspect]));
     };
+    if s.config.pause {
+        return Some(hold(Rule::PausedHold, "paused: no cluster is made"));
+    }
     match (&s.initialize, dir) {
         (_, DataDir::Unknown(why)) => {
             Some(act(Rule::Inspect, format!("the data directory cannot be read: {why}"), vec![Action::Inspect]))

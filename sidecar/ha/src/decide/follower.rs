@@ -12,6 +12,9 @@ const NEVER_READY_MS: u64 = 600_000;
 
 pub(super) fn decide(s: &Snapshot, leader: &str) -> Verdict {
     let primary = s.server.status.as_ref().is_some_and(|st| !st.in_recovery);
+    if s.server.running && (s.server.latched || primary) && s.config.pause {
+        return hold(Rule::FollowerPaused, format!("continue to run as primary without lock: {leader} has it"));
+    }
     if s.server.running && (s.server.latched || primary) {
         let reason = format!("demoting self because I do not have the lock: {leader} has it");
         return act(Rule::Demote, reason, vec![Action::Run(Job::Stop { immediate: true })]);

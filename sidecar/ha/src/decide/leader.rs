@@ -1,11 +1,12 @@
 //! Rules of the member that has the lock.
 
+use super::handover::switchover;
 use super::server::{shutdown_position, wrong_system};
 use super::{Action, Job, Rule, Verdict, act, hold, run};
 use crate::event::{DataDir, ServerStatus};
 use crate::quorum::takeover;
 use crate::snapshot::Snapshot;
-use crate::store::record::{Failover, Initialize};
+use crate::store::record::Initialize;
 
 /// A start or promotion is begun only with so much tenure left, milliseconds.
 const TENURE_TO_BEGIN_MS: u64 = 1_000;
@@ -13,13 +14,17 @@ const TENURE_TO_BEGIN_MS: u64 = 1_000;
 const STARTS: u32 = 3;
 
 pub(super) fn decide(s: &Snapshot) -> Verdict {
-    if s.deadline.is_some_and(|d| s.now >= d) && s.server.running && primary_or_latched(s) {
+    if s.deadline.is_some_and(|d| s.now >= d) && s.server.running && primary_or_latched(s) && !s.config.pause {
         let job = Job::Stop { immediate: true };
         return act(Rule::LeaderFenced, "the lock could not be renewed in time", vec![Action::Run(job)]);
     }
     match (s.server.running, &s.server.status) {
         (false, _) => stopped(s),
-        (true, None) if s.now.ms_since(s.server.started) > s.config.primary_start_timeout_ms && s.members.len() > 1 => {
+        (true, None)
+            if s.now.ms_since(s.server.started) > s.config.primary_start_timeout_ms
+                && s.members.len() > 1
+                && !s.config.pause =>
+        {
             act(
                 Rule::LeaderStartTimeout,
                 "PostgreSQL does not come up",
@@ -44,6 +49,17 @@ fn stopped(s: &Snapshot) -> Verdict {
         let at = shutdown_position(dir);
         return act(Rule::LeaderHandOver, "stopped for a switchover: the lock is released", vec![Action::Release(at)]);
     }
+    // No process of it is left, and none is started before the lock is ours anew: others may lead if a person says so.
+    if s.config.pause && !s.server.commanded {
+        return match s.initialize {
+            Initialize::Done(_) => act(
+                Rule::LeaderPausedRelease,
+                "removed leader lock because postgres is not running",
+                vec![Action::Release(shutdown_position(dir))],
+            ),
+            _ => hold(Rule::PausedHold, "paused: PostgreSQL is not running and stays so"),
+        };
+    }
     if let Some(verdict) = wrong_system(s) {
         return Verdict { actions: vec![Action::Release(None)], ..verdict };
     }
@@ -60,9 +76,6 @@ fn stopped(s: &Snapshot) -> Verdict {
             );
         }
     };
-    if s.config.pause {
-        return hold(Rule::PausedHold, "paused: PostgreSQL is not running and stays so");
-    }
     // Before the cluster is complete nobody else has any data: giving up would help nobody.
     let replaceable = s.members.len() > 1 && matches!(s.initialize, Initialize::Done(_));
     if s.server.failures >= STARTS && replaceable {
@@ -93,8 +106,17 @@ fn promised(s: &Snapshot) -> Option<Verdict> {
 }
 
 fn promote(s: &Snapshot, status: &ServerStatus) -> Verdict {
-    if s.config.pause {
-        return hold(Rule::LeaderPaused, "paused: a standby with the lock is not promoted");
+    if s.config.pause && !s.candidate() && !s.server.commanded {
+        // A standby cannot become writable but by us or by a person: the lock would keep others from leading for nothing.
+        return if s.server.latched {
+            hold(Rule::LeaderPaused, "paused: a standby with the lock is not promoted")
+        } else {
+            act(
+                Rule::LeaderPausedRelease,
+                "removed leader lock because postgres is not running as primary",
+                vec![Action::Release(None)],
+            )
+        };
     }
     if let Some(verdict) = promised(s) {
         return verdict;
@@ -125,8 +147,14 @@ fn promote(s: &Snapshot, status: &ServerStatus) -> Verdict {
 }
 
 fn lead(s: &Snapshot, status: &ServerStatus) -> Verdict {
+    if !s.tenure(0) && s.config.pause {
+        return hold(Rule::LeaderPaused, "continue to run as primary after failing to update leader lock in DCS");
+    }
     if !s.tenure(0) {
         return hold(Rule::LeaderConfirm, "waiting for the renewal of the lock");
+    }
+    if s.config.pause && !matches!(s.initialize, Initialize::Done(_)) {
+        return hold(Rule::LeaderPaused, "paused: the cluster is not completed");
     }
     if !matches!(s.initialize, Initialize::Done(_)) {
         if s.server.post_bootstrapped {
@@ -135,69 +163,11 @@ fn lead(s: &Snapshot, status: &ServerStatus) -> Verdict {
         }
         return run(s, Rule::LeaderPostBootstrap, "roles and database are made", Job::PostBootstrap);
     }
-    if let Some(failover) = &s.failover {
-        return switchover(s, status, failover);
+    if let Some(verdict) = s.failover.as_ref().and_then(|failover| switchover(s, status, failover)) {
+        return verdict;
     }
     if s.config.pause {
         return hold(Rule::LeaderPaused, "paused: the leader with the lock");
     }
     hold(Rule::Lead, format!("no action. I am ({}), the leader with the lock", s.name))
-}
-
-fn switchover(s: &Snapshot, status: &ServerStatus, failover: &Failover) -> Verdict {
-    let refuse = |why: String| act(Rule::LeaderRefuse, why.clone(), vec![Action::ClearFailover(Some(why))]);
-    let from_us = failover.leader.as_deref().is_none_or(|l| l == s.name);
-    match failover.member.as_deref() {
-        Some(member) if member == s.name && failover.leader.as_deref() == Some(member) => {
-            return refuse("Switchover target and source are the same".to_owned());
-        }
-        Some(member) if member == s.name => {
-            return act(Rule::Lead, "the wanted leader leads", vec![Action::ClearFailover(None)]);
-        }
-        None if !from_us => {
-            return act(Rule::Lead, "the former leader leads no more", vec![Action::ClearFailover(None)]);
-        }
-        Some(_) if !from_us => return refuse(format!("leader name does not match: the leader is {}", s.name)),
-        _ => {}
-    }
-    if failover.scheduled_at.is_some() {
-        return refuse("scheduled switchovers are not supported yet: ask again without a time".to_owned());
-    }
-    let fit = |name: &str| {
-        let Some(member) = s.member(name) else { return Err(format!("{name} does not exist")) };
-        if member.tags.nofailover {
-            return Err(format!("{name} is tagged nofailover"));
-        }
-        if member.deleting {
-            return Err(format!("{name} is being deleted"));
-        }
-        let Some(standby) = status.standbys.iter().find(|st| st.member == name && st.state == "streaming") else {
-            return Err(format!("{name} does not stream from {}", s.name));
-        };
-        if s.quorum() && !s.sync.voters.iter().any(|v| v.eq_ignore_ascii_case(name)) {
-            return Err(format!("{name} is not among the synchronous standbys ({})", s.sync.voters.join(", ")));
-        }
-        let lag = status.flush.0.saturating_sub(standby.flush.0);
-        if lag > s.config.maximum_lag_on_failover {
-            return Err(format!("{name} is {lag} bytes behind"));
-        }
-        Ok(())
-    };
-    let verdict = match &failover.member {
-        Some(name) => fit(name).map(|()| name.clone()),
-        None => status
-            .standbys
-            .iter()
-            .map(|st| st.member.clone())
-            .find(|name| fit(name).is_ok())
-            .ok_or_else(|| "no good candidates have been found: no standby streams".to_owned()),
-    };
-    match verdict {
-        Ok(name) => act(
-            Rule::LeaderHandOver,
-            format!("switchover to {name}: demoting myself"),
-            vec![Action::HandOver, Action::Run(Job::Stop { immediate: false })],
-        ),
-        Err(why) => refuse(format!("Switchover is not possible: {why}")),
-    }
 }

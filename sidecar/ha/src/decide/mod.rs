@@ -1,10 +1,11 @@
 //! The rules: `decide` is pure and total. A snapshot goes in, one verdict comes out, with the id of the rule that gave it.
 //!
-//! The groups are the situations of an HA loop: [`server`] (nothing to decide on yet, tasks, shutdown), [`leader`], [`follower`],
+//! The groups are the situations of an HA loop: [`server`] (nothing to decide on yet, tasks, shutdown), [`leader`], [`handover`], [`follower`],
 //! [`unlocked`], [`bootstrap`].
 
 pub mod bootstrap;
 pub mod follower;
+pub mod handover;
 pub mod leader;
 pub mod rules;
 pub mod server;
@@ -62,6 +63,8 @@ pub enum Action {
     Repair(Repair),
     /// A switchover was accepted: stop, then release.
     HandOver,
+    /// A scheduled switchover is due: it becomes one for now.
+    FailoverIsDue,
     /// A wanted switchover is done or cannot be done (then why).
     ClearFailover(Option<String>),
     /// Nothing is left to do in this pod.
@@ -123,6 +126,7 @@ pub fn decide(s: &Snapshot) -> Verdict {
         Holder::Unknown => hold(Rule::StoreUnknown, "the lock was never read from the API server"),
         Holder::Me => leader::decide(s),
         Holder::Other { name, .. } => follower::decide(s, name),
+        Holder::Unfenced { name, until } => unlocked::unfenced(s, name, *until),
         Holder::Free { .. } | Holder::Absent { .. } => unlocked::decide(s),
     }
 }

@@ -59,7 +59,9 @@ rules! {
         LeaderPostBootstrap "post-bootstrap" "A new cluster: roles and database are made, then the system identifier is written."
         LeaderHandOver "hand-over" "A switchover was asked for and the candidate is fit: stop, release, follow."
         LeaderRefuse "refuse-switchover" "A switchover was asked for that cannot be done: the request is cleared, with the reason."
-        LeaderPaused "paused" "Automatic failover is off; the lock is kept."
+        LeaderPaused "paused" "Automatic failover is off: the lock is renewed, and a primary that cannot renew it goes on."
+        LeaderPausedRelease "paused-release" "Paused, and PostgreSQL here is stopped or a standby by a person's hand: the lock is released, as it says nothing true."
+        LeaderScheduled "scheduled" "A scheduled switchover is due: from now on it is one that is to be done at once."
         Lead "lead" "The lock is ours and PostgreSQL is the primary: nothing to do."
     }
     "follower" {
@@ -71,6 +73,7 @@ rules! {
         StartStandby "start" "Start as a standby of the leader."
         Follow "follow" "Streams from somebody else, or from nobody: the configuration is changed by reload."
         Stuck "stuck" "The leader is the primary, but we have not streamed for long: stop, to compare and repair."
+        FollowerPaused "paused" "Paused: PostgreSQL runs as primary though somebody else has the lock; a person did that."
         Following "following" "All is well."
     }
     "unlocked" {
@@ -80,11 +83,13 @@ rules! {
         ReleasedByUs "released" "We released the lock a moment ago: others go first."
         StartAlone "start-alone" "Nobody leads: start as a standby of nobody, to learn our position."
         NoData "no-data" "Nobody leads and we have no data to lead with."
-        PrimaryAgain "primary-again" "We run as primary and the last holder was this member: take the lock again."
+        PausedHolder "paused-holder" "The last holder's fence was lifted in pause: whatever the time, it may be writable until it renews, says that it is demoted, or a person orders a failover by hand."
+        PrimaryAgain "primary-again" "We run as primary, and the last holder was this member or the cluster is paused: take the lock."
         PrimaryDemote "demote" "We run as primary, but the last holder was somebody else: immediate stop."
         Paused "paused" "Automatic failover is off."
         NotInTopology "not-in-failsafe" "We are not in the failsafe topology that the last leader wrote: it may still lead without us."
         NoFailover "nofailover" "Tagged nofailover (or failover_priority 0): we never lead."
+        OldTimeline "old-timeline" "check_timeline is on and we are not on the cluster's timeline."
         Lagging "lagging" "Too far behind the last known position of the leader."
         Complete "complete" "The former primary stopped cleanly and we have all of its log: take the lock."
         Race "race" "All members are asked for their positions."

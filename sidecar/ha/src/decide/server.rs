@@ -34,6 +34,8 @@ pub fn task(s: &Snapshot) -> Option<Verdict> {
         TaskKind::Promote | TaskKind::StartPrimary | TaskKind::PostBootstrap if elsewhere => {
             Some("the lock went elsewhere")
         }
+        // In pause the fence is lifted, and a start takes as long as it takes.
+        TaskKind::Promote | TaskKind::StartPrimary if s.config.pause => None,
         TaskKind::Promote | TaskKind::StartPrimary if s.deadline.is_some_and(|d| s.now >= d) => {
             Some("our tenure ran out")
         }
@@ -113,7 +115,7 @@ pub(crate) fn stopped_dir(s: &Snapshot) -> Result<&DataDir, Verdict> {
     let Some(dir) = &s.server.dir else {
         return Err(act(Rule::Inspect, "PostgreSQL is not running", vec![Action::Inspect]));
     };
-    if s.config.pause {
+    if s.config.pause && !s.server.commanded {
         return Err(hold(Rule::PausedHold, "paused: PostgreSQL is not running and stays so"));
     }
     wrong_system(s).map_or(Ok(dir), Err)

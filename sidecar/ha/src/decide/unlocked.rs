@@ -7,8 +7,11 @@ use crate::election::{Candidate, Outcome, judge};
 use crate::event::{DataDir, ServerStatus};
 use crate::lease::Holder;
 use crate::snapshot::{Snapshot, position};
-use crate::store::record::Initialize;
+use crate::store::record::{Initialize, When};
+use crate::types::Boot;
 
+/// The candidate that a person chose is asked again after this, milliseconds.
+const ROUND_REPEAT_MS: u64 = 2_000;
 /// A lost round is repeated after this, milliseconds.
 const ROUND_PAUSE_MS: u64 = 300;
 
@@ -41,9 +44,32 @@ pub(super) fn decide(s: &Snapshot) -> Verdict {
     }
 }
 
+/// The holder's ttl has passed, but its fence was lifted for pause, and nobody knows what became of it.
+///
+/// Nobody takes that lock unless the holder says itself that nothing of it is or may become writable (it starts or promotes only
+/// after a fresh confirmation of the lock, which then fails), or a person orders a failover by hand, or promoted this member by
+/// hand. All others wait, at the latest until the holder's own fence has stopped it.
+pub(super) fn unfenced(s: &Snapshot, name: &str, until: Boot) -> Verdict {
+    let holder = s.lock.as_ref().and_then(|l| l.holder_uid.as_deref());
+    let demoted = matches!(&s.leader_answer, Some(Ok(a)) if a.demoted && holder == Some(a.pod_uid.as_str()));
+    let primary = s.server.status.as_ref().is_some_and(|st| !st.in_recovery);
+    if demoted || s.by_hand() || primary || !s.store_fresh || !s.server.running {
+        return decide(s);
+    }
+    act(
+        Rule::PausedHolder,
+        format!(
+            "{name} had the lock in pause, when its fence was lifted: waiting until it renews or says that it is demoted, or for a \
+             failover by hand; at the latest in {} min",
+            until.ms_since(s.now) / 60_000
+        ),
+        vec![Action::AskLeader],
+    )
+}
+
 /// After a switchover's release the candidate goes first, and the old leader last.
 fn others_first(s: &Snapshot) -> Option<Verdict> {
-    let failover = s.failover.as_ref()?;
+    let failover = s.failover.as_ref().filter(|f| f.when == When::Now)?;
     let Holder::Free { released: true, since } = s.holder else { return None };
     if s.now.ms_since(since) >= 2 * s.config.loop_wait_ms {
         return None;
@@ -74,11 +100,19 @@ fn stopped(s: &Snapshot) -> Verdict {
 
 fn running_primary(s: &Snapshot) -> Verdict {
     let last = s.lock.as_ref().and_then(|l| l.leader.as_deref());
-    if last == Some(s.name.as_str()) {
-        return act(Rule::PrimaryAgain, "I run as primary and nobody else had the lock", vec![Action::Acquire]);
-    }
-    if s.config.pause {
-        return hold(Rule::Paused, "continue to run as primary without lock");
+    let system = s.server.status.as_ref().map_or("", |st| st.system_id.as_str());
+    match &s.initialize {
+        Initialize::Done(id) if id != system && s.config.pause => {
+            return hold(Rule::WrongSystem, format!("system ID mismatch: {system} here, {id} in the cluster"));
+        }
+        _ if last == Some(s.name.as_str()) => {
+            return act(Rule::PrimaryAgain, "I run as primary and nobody else had the lock", vec![Action::Acquire]);
+        }
+        // A person promoted it.
+        _ if s.config.pause => {
+            return act(Rule::PrimaryAgain, "paused: I run as primary and nobody has the lock", vec![Action::Acquire]);
+        }
+        _ => {}
     }
     act(
         Rule::PrimaryDemote,
@@ -91,8 +125,8 @@ fn race(s: &Snapshot, status: &ServerStatus) -> Verdict {
     if s.tags.nofailover {
         return hold(Rule::NoFailover, "following a different leader because I am not allowed to promote");
     }
-    let candidate_by_hand = s.failover.as_ref().and_then(|f| f.member.as_deref()) == Some(s.name.as_str());
-    if s.config.pause && !candidate_by_hand {
+    let by_hand = s.by_hand();
+    if s.config.pause && !s.candidate() {
         return hold(Rule::Paused, "paused: nobody takes the lock");
     }
     if let Initialize::Done(id) = &s.initialize
@@ -117,19 +151,32 @@ fn race(s: &Snapshot, status: &ServerStatus) -> Verdict {
                 vec![Action::Acquire],
             );
         }
+        if s.config.check_timeline && status.timeline < s.cluster_timeline {
+            let reason = format!("on timeline {}, the cluster is on {}", status.timeline, s.cluster_timeline);
+            return hold(Rule::OldTimeline, reason);
+        }
         let lag = lock.optime.0.saturating_sub(mine.0);
-        if s.config.sync_mode == SyncMode::Off && lag > s.config.maximum_lag_on_failover {
+        if s.config.sync_mode == SyncMode::Off && lag > s.config.maximum_lag_on_failover && !by_hand {
             return hold(Rule::Lagging, format!("{lag} bytes behind the last known position of the leader"));
         }
     }
     let Some(round) = &s.round else {
         return act(Rule::Race, "asking the other members for their positions", vec![Action::OpenRound, Action::Query]);
     };
+    // One whom a person chose goes first, as long as it answers and may lead.
+    if let Some(chosen) = s.failover.as_ref().filter(|f| f.when == When::Now).and_then(|f| f.member.as_deref())
+        && chosen != s.name
+        && matches!(round.asked.get(chosen), Some(Some(Ok(a))) if a.running && !a.primary && !a.nofailover)
+        && s.now.ms_since(round.started) < ROUND_REPEAT_MS
+    {
+        return hold(Rule::Candidate, format!("{chosen} is to become the leader"));
+    }
     let free_since = match s.holder {
         Holder::Free { since, .. } => since,
         _ => round.started,
     };
     let me = Candidate {
+        by_hand,
         priority: (s.now.ms_since(free_since) < PRIORITY_MS).then_some(s.tags.failover_priority),
         members: &s.members,
         name: &s.name,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::event::Object;
-use crate::types::{Lsn, Timeline};
+use crate::types::{Lsn, Timeline, Wall};
 
 /// Which pod holds the lock: `<pod uid>@<acquireTime>`. Patroni leaves it alone.
 pub const HOLDER: &str = "matriarch.dev/holder";
@@ -13,6 +13,8 @@ pub const HOLDER: &str = "matriarch.dev/holder";
 pub const SHUTDOWN: &str = "matriarch.dev/shutdown";
 /// Who bootstraps: `<pod>@<pod uid>`, while `initialize` is empty.
 pub const BOOTSTRAP: &str = "matriarch.dev/bootstrap";
+/// The holder's fence is lifted, because the cluster is paused: for so many seconds after its last sign of life it may be writable.
+pub const FENCE: &str = "matriarch.dev/fence";
 /// What came of the last switchover that was not done.
 pub const RESULT: &str = "matriarch.dev/result";
 
@@ -31,6 +33,8 @@ pub struct LockRecord {
     pub acquire_time: String,
     /// How often the lock changed hands.
     pub transitions: u64,
+    /// The holder may be writable for so long after its last sign of life, as its fence is lifted for pause. Milliseconds.
+    pub fence_ms: Option<u64>,
     /// The primary's position when it last renewed.
     pub optime: Lsn,
     /// The failsafe topology: member to api_url.
@@ -51,6 +55,7 @@ impl LockRecord {
                 .filter(|(_, at)| *at == acquire_time)
                 .map(|(uid, _)| uid.to_owned()),
             ttl_ms: text("ttl").and_then(|t| t.parse::<u64>().ok()).map(|s| s.saturating_mul(1000)),
+            fence_ms: text(FENCE).and_then(|t| t.parse::<u64>().ok()).map(|s| s.saturating_mul(1000)),
             renew_time: text("renewTime").cloned().unwrap_or_default(),
             transitions: text("transitions").and_then(|t| t.parse().ok()).unwrap_or(0),
             optime: Lsn(text("optime").and_then(|t| t.parse().ok()).unwrap_or(0)),
@@ -114,8 +119,19 @@ pub struct Failover {
     pub leader: Option<String>,
     /// The candidate.
     pub member: Option<String>,
-    /// When; none: now.
-    pub scheduled_at: Option<String>,
+    /// When.
+    pub when: When,
+}
+
+/// When a switchover is to be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum When {
+    /// At once.
+    Now,
+    /// Then.
+    At(Wall),
+    /// Nobody can tell: what was written.
+    Unreadable(String),
 }
 
 impl Failover {
@@ -123,8 +139,17 @@ impl Failover {
     pub fn parse(object: Option<&Object>) -> Option<Self> {
         let object = object?;
         let text = |key: &str| object.annotations.get(key).filter(|v| !v.is_empty()).cloned();
-        let this = Self { leader: text("leader"), member: text("member"), scheduled_at: text("scheduled_at") };
+        let when = match text("scheduled_at") {
+            None => When::Now,
+            Some(at) => at.parse().map_or(When::Unreadable(at), When::At),
+        };
+        let this = Self { leader: text("leader"), member: text("member"), when };
         (this.leader.is_some() || this.member.is_some()).then_some(this)
+    }
+
+    /// To be done now, to this member.
+    pub fn names(&self, member: &str) -> bool {
+        self.when == When::Now && self.member.as_deref() == Some(member)
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Database {
     pub config: ServerConfig,
     pub permit: Option<Boot>,
     pub seq: u64,
+    /// Receives nothing any more.
+    pub stuck: bool,
 }
 
 /// A data directory.
@@ -49,6 +51,14 @@ pub struct World {
     pub api_up: bool,
     pub replies: BTreeMap<u64, Reply>,
     pub primaries: Vec<(u64, Vec<String>)>,
+    /// Members that the API server does not reach, nor they it.
+    pub cut_off: BTreeSet<String>,
+    /// Members whom no other member reaches.
+    pub unheard: BTreeSet<String>,
+    /// Members whose supervisor acknowledges no permit.
+    pub deaf: BTreeSet<String>,
+    /// More than one writable primary is what the test is about.
+    pub lawless: bool,
     /// While it has no WAL receiver, this standby tells timeline 1.
     pub forgetful: Option<String>,
     version: u64,
@@ -67,6 +77,10 @@ impl World {
             api_up: true,
             replies: BTreeMap::new(),
             primaries: Vec::new(),
+            cut_off: BTreeSet::new(),
+            unheard: BTreeSet::new(),
+            deaf: BTreeSet::new(),
+            lawless: false,
             forgetful: None,
             version: 100,
             queue: VecDeque::new(),
@@ -169,6 +183,45 @@ impl World {
         self.end_watches();
     }
 
+    /// The API server and this member lose each other.
+    pub fn cut(&mut self, name: &str) {
+        self.cut_off.insert(name.to_owned());
+        for kind in std::mem::take(&mut self.node(name).watching) {
+            let error = Some(StoreError::Unreachable("refused".into()));
+            self.push(name, 1, Event::Store(StoreEvent::WatchEnded(kind, error)));
+        }
+    }
+
+    /// Writes annotations of a lock object, as a person's tool does.
+    pub fn annotate(&mut self, object: &str, annotations: &[(&str, Option<&str>)]) {
+        self.store(Kind::Lock, object, |o| {
+            for (key, value) in annotations {
+                match value {
+                    Some(value) => o.annotations.insert((*key).to_owned(), (*value).to_owned()),
+                    None => o.annotations.remove(*key),
+                };
+            }
+        });
+    }
+
+    /// A request over REST; the reply is in `replies` under the same id.
+    pub fn request(&mut self, member: &str, id: u64, request: Request) {
+        self.push(member, 0, Event::Request { id, request });
+    }
+
+    /// Code and text of a reply.
+    pub fn reply(&self, id: u64) -> Option<(u16, String)> {
+        match self.replies.get(&id)? {
+            Reply::Text { code, text } => Some((*code, text.clone())),
+            Reply::Position(_) => None,
+        }
+    }
+
+    /// The wall clock of all members.
+    pub fn wall(&self) -> Wall {
+        Wall(i64::try_from(self.now.0).unwrap())
+    }
+
     pub fn end_watches(&mut self) {
         let names: Vec<String> = self.nodes.keys().cloned().collect();
         for name in names {
@@ -211,7 +264,7 @@ impl World {
             if self.primaries.last().map(|(_, w)| w) != Some(&writable) {
                 self.primaries.push((self.now.0 / 1000, writable.clone()));
             }
-            assert!(writable.len() < 2, "two writable primaries: {writable:?}");
+            assert!(self.lawless || writable.len() < 2, "two writable primaries: {writable:?}");
         }
     }
 
@@ -279,6 +332,7 @@ impl World {
             if node.db.primary {
                 data.lsn += 10;
             } else if let Some(upstream) = &node.db.config.upstream
+                && !node.db.stuck
                 && let Some((timeline, lsn)) = heads.get(&upstream.member)
                 && *lsn >= data.lsn
             {
@@ -372,6 +426,9 @@ impl World {
                 assert!(seq > db.seq);
                 db.seq = seq;
                 db.permit = Some(deadline.unwrap_or(Boot(u64::MAX)));
+                if !self.deaf.contains(name) {
+                    self.push(name, 1, Event::Permitted { seq });
+                }
             }
             Effect::Inspect { id } => {
                 let found = match &self.node(name).db.data {
@@ -485,17 +542,19 @@ impl World {
             };
             world.push(name, timeout_ms, event);
         };
-        if !self.nodes.get(&member).is_some_and(|n| n.agent_up) {
+        if !self.nodes.get(&member).is_some_and(|n| n.agent_up) || self.unheard.contains(&member) {
             return silent(self);
         }
         let request = match &question {
             Question::Status => {
                 let result = self.status(&member);
                 let answer = result.map_or_else(
-                    |_| PeerAnswer::default(),
+                    |_| PeerAnswer { demoted: true, pod_uid: format!("uid-{member}"), ..PeerAnswer::default() },
                     |s| PeerAnswer {
                         running: true,
                         primary: !s.in_recovery,
+                        demoted: s.in_recovery,
+                        pod_uid: format!("uid-{member}"),
                         timeline: s.timeline,
                         lsn: s.flush.max(s.received),
                         system_id: s.system_id,
@@ -516,10 +575,11 @@ impl World {
     }
 
     fn api(&mut self, name: &str, call: StoreCall) {
+        let up = self.api_up && !self.cut_off.contains(name);
         let unreachable = || StoreError::Unreachable("refused".into());
         match call {
             StoreCall::List { id, kind } => {
-                let result = if self.api_up {
+                let result = if up {
                     let all = self.objects.iter().filter(|((k, _), _)| *k == kind).map(|(_, o)| o.clone()).collect();
                     self.node(name).watching.insert(kind);
                     Ok((all, self.version.to_string()))
@@ -531,14 +591,14 @@ impl World {
             StoreCall::Watch { .. } => {}
             StoreCall::Get { id, kind, name: object } => {
                 let result = match self.objects.get(&(kind, object)) {
-                    _ if !self.api_up => Err(unreachable()),
+                    _ if !up => Err(unreachable()),
                     Some(o) => Ok(o.clone()),
                     None => Err(StoreError::NotFound),
                 };
                 self.push(name, 2, Event::Store(StoreEvent::Done { id, result }));
             }
             StoreCall::Create { id, kind, name: object, annotations, owners } => {
-                let result = if !self.api_up {
+                let result = if !up {
                     Err(unreachable())
                 } else if self.objects.contains_key(&(kind, object.clone())) {
                     Err(StoreError::Conflict)
@@ -552,7 +612,7 @@ impl World {
             }
             StoreCall::Patch(patch) => {
                 let result = match self.objects.get(&(patch.kind, patch.name.clone())) {
-                    _ if !self.api_up => Err(unreachable()),
+                    _ if !up => Err(unreachable()),
                     None => Err(StoreError::NotFound),
                     Some(o) if patch.resource_version.as_ref().is_some_and(|v| *v != o.resource_version) => {
                         Err(StoreError::Conflict)
@@ -575,6 +635,22 @@ impl World {
             }
         }
     }
+}
+
+/// One writable leader that clients are sent to, and everybody who lives streams from it.
+pub fn settled(world: &mut World) -> bool {
+    let Some(leader) = world.leader() else { return false };
+    if world.writable() != [leader.clone()] {
+        return false;
+    }
+    let address = world.objects[&(Kind::Slice, "x-primary".into())].addresses.len() == 1;
+    address
+        && world.nodes.iter().all(|(name, n)| {
+            !n.agent_up
+                || n.finished
+                || *name == leader
+                || (n.db.running && n.db.config.upstream.as_ref().is_some_and(|u| u.member == leader))
+        })
 }
 
 pub fn attached() -> Event {

@@ -52,7 +52,27 @@ fn bodies_are_checked_in_patronis_order() {
             400,
             "Can't schedule switchover in the paused state",
         ),
-        (Switchover, false, r#"{"leader":"a","scheduled_at":"x"}"#, 501, "A switchover at a later time"),
+        (
+            Switchover,
+            false,
+            r#"{"leader":"a","scheduled_at":"x"}"#,
+            422,
+            "Unable to parse scheduled timestamp. It should be",
+        ),
+        (
+            Switchover,
+            false,
+            r#"{"leader":"a","scheduled_at":"2034-07-02T11:06"}"#,
+            400,
+            "Timezone information is mandatory for the scheduled switchover",
+        ),
+        (
+            Switchover,
+            false,
+            r#"{"leader":"a","scheduled_at":"2014-07-02T11:06Z"}"#,
+            422,
+            "Cannot schedule switchover in the past",
+        ),
         (
             Switchover,
             true,
@@ -77,10 +97,23 @@ fn good_bodies_become_questions_to_the_core() {
         (
             Command::Switchover,
             r#"{"leader":"a","candidate":"b","scheduled_at":null}"#,
-            Request::Switchover { leader: some("a"), candidate: some("b") },
+            Request::Switchover { leader: some("a"), candidate: some("b"), scheduled_at: None },
         ),
-        (Command::Switchover, r#"{"leader":"a"}"#, Request::Switchover { leader: some("a"), candidate: None }),
-        (Command::Failover, r#"{"member":"b"}"#, Request::Switchover { leader: None, candidate: some("b") }),
+        (
+            Command::Switchover,
+            r#"{"leader":"a","scheduled_at":"2034-07-02T11:06:00+02:00"}"#,
+            Request::Switchover {
+                leader: some("a"),
+                candidate: None,
+                scheduled_at: "2034-07-02T09:06:00Z".parse().ok(),
+            },
+        ),
+        (Command::CancelSwitchover, "", Request::CancelSwitchover),
+        (
+            Command::Failover,
+            r#"{"member":"b"}"#,
+            Request::Switchover { leader: None, candidate: some("b"), scheduled_at: None },
+        ),
         (Command::Election, r#"{"candidate":"b"}"#, Request::Election { candidate: "b".into() }),
         (
             Command::Failsafe,

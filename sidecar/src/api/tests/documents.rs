@@ -125,3 +125,27 @@ fn metrics_have_patronis_names_and_ours() {
     }
     assert_eq!(text.matches("# HELP").count(), text.matches("# TYPE").count());
 }
+
+#[test]
+fn the_cluster_shows_what_is_scheduled_and_its_history() {
+    use matriarch_ha::store::record::{Failover, When};
+    let at = "2034-07-02T09:06:00Z".parse().unwrap();
+    let switchover = Some(Failover { leader: Some("orders-0".into()), member: None, when: When::At(at) });
+    let line = matriarch_ha::history::Line {
+        timeline: Timeline(2),
+        lsn: Lsn(96),
+        reason: "no recovery target specified".into(),
+        at: Some("2024-01-01T00:00:00+00:00".into()),
+        leader: Some("orders-1".into()),
+    };
+    let view = View { switchover, history: vec![line], ..leader() };
+    assert_eq!(
+        document(&view, "/cluster")["scheduled_switchover"],
+        json!({"at": "2034-07-02T09:06:00+00:00", "from": "orders-0"})
+    );
+    assert_eq!(
+        document(&view, "/history"),
+        json!([[2, 96, "no recovery target specified", "2024-01-01T00:00:00+00:00", "orders-1"]])
+    );
+    assert_eq!(document(&leader(), "/cluster").get("scheduled_switchover"), None);
+}

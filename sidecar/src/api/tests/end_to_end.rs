@@ -91,6 +91,7 @@ async fn member(tls: Option<Arc<Tls>>) -> Peer {
                     Reply::Text { code: 200, text: "Accepted".into() }
                 }
                 Request::Failsafe { .. } => Reply::Text { code: 500, text: "Running as a leader".into() },
+                Request::CancelSwitchover => Reply::Text { code: 404, text: "no switchover is scheduled".into() },
                 Request::Switchover { .. } => Reply::Text { code: 412, text: "leader name does not match".into() },
             };
             let _ = asked.answer.send(reply);
@@ -271,4 +272,14 @@ async fn one_slow_address_does_not_take_all_connections() {
     drop(held);
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(peers(None).ask(&peer, &Question::Status, PATIENCE).await.is_ok());
+}
+
+#[tokio::test]
+async fn what_is_deleted_needs_no_body() {
+    let peer = member(None).await;
+    let mut stream = TcpStream::connect((peer.ip.as_str(), peer.port)).await.unwrap();
+    stream.write_all(b"DELETE /switchover HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404 ") && answer.ends_with("no switchover is scheduled"), "{answer}");
 }

@@ -1,0 +1,162 @@
+//! Switchovers and failovers that a person asks for over REST: checked, written to the failover object, answered when they are over.
+
+use std::collections::BTreeMap;
+
+use super::{Asked, CALL_TIMEOUT_MS, Call, Core};
+use crate::config::SyncMode;
+use crate::effect::{Effect, Reply};
+use crate::lease::Holder;
+use crate::store::record::{Failover, RESULT, When};
+use crate::types::{Boot, Wall};
+
+/// A switchover asked for over REST is given up on after this, milliseconds (Patroni: 2 × max(10, loop_wait) polls).
+const SWITCHOVER_MS: u64 = 20_000;
+
+impl Core {
+    fn leader_name(&self, now: Boot) -> Option<String> {
+        match self.holder(now) {
+            Holder::Me => Some(self.id.name.clone()),
+            Holder::Other { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+
+    pub(super) fn switchover_asked(
+        &mut self,
+        now: Boot,
+        id: u64,
+        leader: Option<&str>,
+        candidate: Option<String>,
+        scheduled_at: Option<Wall>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let present = self.leader_name(now);
+        if let Err((code, text)) = self.may_switch(present.as_deref(), leader, candidate.as_deref(), scheduled_at) {
+            effects.push(Effect::Reply { id, reply: Reply::Text { code, text } });
+            return;
+        }
+        let annotations = BTreeMap::from([
+            ("leader".to_owned(), leader.map(str::to_owned)),
+            ("member".to_owned(), candidate.clone()),
+            ("scheduled_at".to_owned(), scheduled_at.map(|at| at.to_string())),
+            (RESULT.to_owned(), None),
+        ]);
+        self.switchover = Some(Asked {
+            id,
+            since: now,
+            leader: present.unwrap_or_default(),
+            candidate,
+            scheduled: scheduled_at.is_some(),
+            switchover: leader.is_some(),
+            written: false,
+        });
+        let name = self.id.failover_object.clone();
+        self.store_call(now, Call::Failover, name, annotations, effects);
+    }
+
+    /// Patroni's checks, in its order and words.
+    fn may_switch(
+        &self,
+        present: Option<&str>,
+        leader: Option<&str>,
+        candidate: Option<&str>,
+        scheduled_at: Option<Wall>,
+    ) -> Result<(), (u16, String)> {
+        let action = if leader.is_some() { "switchover" } else { "failover" };
+        let refuse = |code: u16, text: &str| Err((code, text.to_owned()));
+        if leader.is_none() && candidate.is_none() {
+            return refuse(400, "Failover could be performed only to a specific candidate");
+        }
+        if self.config.pause && scheduled_at.is_some() {
+            return refuse(400, "Can't schedule switchover in the paused state");
+        }
+        if self.config.pause && candidate.is_none() {
+            return refuse(400, "Switchover is possible only to a specific candidate in a paused state");
+        }
+        if leader.is_some() && leader == candidate {
+            return refuse(400, "Switchover target and source are the same");
+        }
+        if self.switchover.is_some() || self.in_flight(|c| matches!(c, Call::Failover | Call::Cancel(_))) {
+            return refuse(503, &format!("another {action} is in progress"));
+        }
+        if scheduled_at.is_some() {
+            return Ok(()); // everything may have changed by then
+        }
+        if leader.is_some() && leader != present {
+            return refuse(412, "leader name does not match");
+        }
+        let sync = self.sync_state();
+        let listed = |name: &str| sync.voters.iter().any(|v| v.eq_ignore_ascii_case(name));
+        let priority = self.config.sync_mode == SyncMode::Priority && leader.is_some();
+        if let Some(name) = candidate {
+            if priority && !listed(name) {
+                return refuse(412, "candidate name does not match with sync_standby");
+            }
+            let Some(member) = self.members.iter().find(|m| m.name == name) else {
+                return refuse(412, "candidate does not exists");
+            };
+            if member.tags.nofailover {
+                return refuse(412, &format!("{action} is not possible: no good candidates have been found"));
+            }
+            return Ok(());
+        }
+        let others = || self.members.iter().filter(|m| Some(m.name.as_str()) != present);
+        if priority && !others().any(|m| listed(&m.name)) {
+            return refuse(412, &format!("{action} is not possible: can not find sync_standby"));
+        }
+        if others().next().is_none() {
+            return refuse(412, &format!("{action} is not possible: cluster does not have members except leader"));
+        }
+        if others().all(|m| m.tags.nofailover || m.deleting) {
+            return refuse(412, &format!("{action} is not possible: no good candidates have been found"));
+        }
+        Ok(())
+    }
+
+    /// `DELETE /switchover`
+    pub(super) fn cancel_switchover(&mut self, now: Boot, id: u64, effects: &mut Vec<Effect>) {
+        let refusal = match Failover::parse(self.locks.get(&self.id.failover_object)) {
+            Some(Failover { when: When::At(_) | When::Unreadable(_), .. }) => None,
+            _ => Some((404, "no switchover is scheduled")),
+        };
+        let busy = self.in_flight(|c| matches!(c, Call::Failover | Call::Cancel(_)));
+        if let Some((code, text)) = refusal.or(busy.then_some((409, "the failover key is being written"))) {
+            effects.push(Effect::Reply { id, reply: Reply::Text { code, text: text.to_owned() } });
+            return;
+        }
+        let annotations = ["leader", "member", "scheduled_at", RESULT].map(|key| (key.to_owned(), None)).into();
+        let name = self.id.failover_object.clone();
+        self.store_call(now, Call::Cancel(id), name, annotations, effects);
+    }
+
+    pub(super) fn answer_switchover(&mut self, now: Boot, effects: &mut Vec<Effect>) {
+        let Some(asked) = &self.switchover else { return };
+        let (noun, done, instead) = if asked.switchover {
+            ("Switchover", "Successfully switched over", "Switched over")
+        } else {
+            ("Failover", "Successfully failed over", "Failed over")
+        };
+        let present = self.leader_name(now);
+        let object = self.locks.get(&self.id.failover_object);
+        let (code, text) = match present {
+            _ if asked.scheduled && asked.written => (202, format!("{noun} scheduled")),
+            Some(leader) if leader != asked.leader => match &asked.candidate {
+                Some(candidate) if *candidate != leader => {
+                    (200, format!("{instead} to \"{leader}\" instead of \"{candidate}\""))
+                }
+                _ => (200, format!("{done} to \"{leader}\"")),
+            },
+            Some(_) if asked.written && Failover::parse(object).is_none() => {
+                let why = object.and_then(|o| o.annotations.get(RESULT)).cloned();
+                (503, why.unwrap_or_else(|| format!("{noun} failed")))
+            }
+            _ if !asked.written && now.ms_since(asked.since) > 2 * CALL_TIMEOUT_MS => {
+                (503, "failed to write failover key into DCS".to_owned())
+            }
+            _ if now.ms_since(asked.since) > SWITCHOVER_MS => (503, format!("{noun} status unknown")),
+            _ => return,
+        };
+        effects.push(Effect::Reply { id: asked.id, reply: Reply::Text { code, text } });
+        self.switchover = None;
+    }
+}
