@@ -153,5 +153,6 @@ pub fn identity(config: &Config) -> Identity {
         role_label: config.kubernetes.role_label.clone(),
         tags: config.tags.clone(),
         bootstrap_config: config.bootstrap_dcs.clone(),
+        local: config.local.clone(),
     }
 }

@@ -40,7 +40,7 @@ async fn a_cluster_of_two_fails_over_and_comes_back() {
 
     // A clone streams.
     let mut two = Member::new(&tools, "two").await;
-    two.task(Task::BaseBackup { from: one.upstream(Some("two")) }).await.unwrap();
+    two.task(one.copy(Some("two"))).await.unwrap();
     let DataDir::Present(data) = two.postgres.inspect().await else { panic!() };
     assert!(data.standby_signal && data.system_id == status.system_id, "{data:?}");
     let mut config = server(&[("max_connections", "20")]); // below the primary's: raised
@@ -88,7 +88,7 @@ async fn a_cluster_of_two_fails_over_and_comes_back() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         two.postgres.change(Change::Checkpoint).await
     };
-    let rewind = one.task(Task::Rewind { from: two.upstream(Some("one")) });
+    let rewind = one.task(Task::Rewind { from: two.upstream(Some("one")), pg_rewind: true });
     assert_eq!(tokio::join!(rewind, checkpoint), (Ok(()), Ok(())));
     let DataDir::Present(data) = one.postgres.inspect().await else { panic!() };
     assert!(data.standby_signal, "{data:?}");
@@ -119,8 +119,8 @@ async fn a_standby_without_an_upstream_knows_its_timeline() {
     let mut two = Member::new(&tools, "two").await;
     let mut three = Member::new(&tools, "three").await;
     let mut config = server(&[]);
-    for (member, from) in [(&mut two, one.upstream(None)), (&mut three, one.upstream(None))] {
-        member.task(Task::BaseBackup { from }).await.unwrap();
+    for member in [&mut two, &mut three] {
+        member.task(one.copy(None)).await.unwrap();
     }
     config.upstream = Some(one.upstream(None));
     two.task(Task::StartStandby { config: config.clone() }).await.unwrap();
@@ -180,7 +180,7 @@ async fn a_cancelled_clone_leaves_nothing_running() {
     let one = primary(&tools, "one").await;
     one.sql("CREATE TABLE big AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 200000)").await;
     let two = Member::new(&tools, "two").await;
-    let task = Task::BaseBackup { from: one.upstream(None) };
+    let task = one.copy(None);
     let start = Instant::now();
     let result = two.postgres.task(task.clone(), tokio::time::sleep(Duration::from_millis(150))).await;
     assert_eq!(result, Err(TaskError::Cancelled));
@@ -190,16 +190,27 @@ async fn a_cancelled_clone_leaves_nothing_running() {
     assert!(matches!(two.postgres.inspect().await, DataDir::Present(_)));
     let refused = two.task(Task::StartPrimary { config: server(&[]) }).await;
     assert!(matches!(&refused, Err(TaskError::Failed(_))), "{refused:?}");
-    let unreachable = Task::BaseBackup { from: matriarch_ha::effect::Upstream { port: 1, ..one.upstream(None) } };
-    let failed = two.task(unreachable).await;
+    let nowhere = matriarch_ha::effect::Upstream { port: 1, ..one.upstream(None) };
+    let failed = two.task(Task::BaseBackup { from: nowhere.clone(), leader: nowhere.clone() }).await;
     assert!(matches!(&failed, Err(TaskError::Failed(why)) if why.contains("refused")), "{failed:?}");
+    // What is here stays as long as no leader says that it has another copy, and as long as the leader is none.
+    let failed = two.task(Task::BaseBackup { from: one.upstream(None), leader: nowhere }).await;
+    assert!(matches!(&failed, Err(TaskError::Failed(_))), "{failed:?}");
+    let mut three = Member::new(&tools, "three").await;
+    three.task(Task::Initdb).await.unwrap();
+    three.permit_ms(60_000);
+    three.task(Task::StartPrimary { config: server(&[]) }).await.unwrap();
+    three.task(Task::PostBootstrap).await.unwrap();
+    let failed = two.task(three.copy(None)).await;
+    assert!(matches!(&failed, Err(TaskError::Failed(why)) if why.contains("another cluster")), "{failed:?}");
+    assert!(matches!(two.postgres.inspect().await, DataDir::Present(_)));
 }
 
 #[tokio::test(flavor = "current_thread")]
 async fn a_crash_is_told_and_a_broken_rewind_is_remembered() {
     let Some(tools) = Tools::find() else { return };
     let mut one = primary(&tools, "one").await;
-    let rewind = one.task(Task::Rewind { from: one.upstream(None) }).await;
+    let rewind = one.task(Task::Rewind { from: one.upstream(None), pg_rewind: true }).await;
     assert!(matches!(&rewind, Err(TaskError::Failed(why)) if why.contains("stopped")), "{rewind:?}");
     let pid = one.event("start", |event| match event {
         Event::Started { pid } => Some(pid),
@@ -217,8 +228,9 @@ async fn a_crash_is_told_and_a_broken_rewind_is_remembered() {
     one.postgres.forget_connection();
     assert!(one.postgres.query(Duration::from_secs(1)).await.is_err());
     // A source that cannot be reached changes nothing: the directory is still good.
-    let failed =
-        one.task(Task::Rewind { from: matriarch_ha::effect::Upstream { port: 1, ..one.upstream(None) } }).await;
+    let failed = one
+        .task(Task::Rewind { from: matriarch_ha::effect::Upstream { port: 1, ..one.upstream(None) }, pg_rewind: true })
+        .await;
     assert!(matches!(failed, Err(TaskError::Failed(_))), "{failed:?}");
     assert!(matches!(one.postgres.inspect().await, DataDir::Present(_)));
     std::fs::write(one.dir.join("volume/pgdata.rewinding"), "two\n").unwrap();

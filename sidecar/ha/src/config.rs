@@ -41,6 +41,10 @@ pub struct Dynamic {
     pub use_slots: bool,
     /// pg_rewind may be used.
     pub use_pg_rewind: bool,
+    /// A directory that pg_rewind could not mend is removed, and copied anew (while the leader vouches for another copy).
+    pub remove_on_rewind_failure: bool,
+    /// The same where pg_rewind cannot be used on a directory that has diverged.
+    pub remove_on_divergence: bool,
     /// How long the slot of a missing member is kept.
     pub member_slots_ttl_ms: u64,
     /// A crashed primary that is not up after this is given up.
@@ -49,6 +53,25 @@ pub struct Dynamic {
     pub parameters: BTreeMap<String, String>,
     /// postgresql.pg_hba
     pub pg_hba: Vec<String>,
+    /// What of postgresql.recovery_conf holds for every standby: restore_command and its kin, no target and no upstream.
+    pub recovery: BTreeMap<String, String>,
+    /// One of postgresql.create_replica_methods needs no leader.
+    pub replica_without_leader: bool,
+    /// The cluster follows another one.
+    pub standby_cluster: Option<StandbyCluster>,
+}
+
+/// Whom a standby cluster follows (`standby_cluster`): a server, an archive, or both.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandbyCluster {
+    /// Host of the remote server, or several with commas; none: only the archive is followed.
+    pub host: Option<String>,
+    /// Its port.
+    pub port: u16,
+    /// The slot on the remote server.
+    pub slot: Option<String>,
+    /// restore_command, archive_cleanup_command, recovery_min_apply_delay of the standby leader.
+    pub recovery: BTreeMap<String, String>,
 }
 
 impl Default for Dynamic {
@@ -65,10 +88,15 @@ impl Default for Dynamic {
             sync_count: 1,
             use_slots: true,
             use_pg_rewind: true,
+            remove_on_rewind_failure: true,
+            remove_on_divergence: true,
             member_slots_ttl_ms: 1_800_000,
             primary_start_timeout_ms: 300_000,
             parameters: BTreeMap::new(),
             pg_hba: Vec::new(),
+            recovery: BTreeMap::new(),
+            replica_without_leader: false,
+            standby_cluster: None,
         }
     }
 }
@@ -110,9 +138,15 @@ impl Dynamic {
         if let Some(n) = document.get("synchronous_node_count").and_then(Value::as_u64) {
             c.sync_count = usize::try_from(n).unwrap_or(1).max(1);
         }
+        c.standby_cluster = document.get("standby_cluster").and_then(StandbyCluster::parse);
+        if c.standby_cluster.is_some() {
+            c.sync_mode = SyncMode::Off; // nothing is committed here
+        }
         if let Some(postgresql) = document.get("postgresql") {
             flag(postgresql.get("use_slots"), &mut c.use_slots);
             flag(postgresql.get("use_pg_rewind"), &mut c.use_pg_rewind);
+            flag(postgresql.get("remove_data_directory_on_rewind_failure"), &mut c.remove_on_rewind_failure);
+            flag(postgresql.get("remove_data_directory_on_diverged_timelines"), &mut c.remove_on_divergence);
             if let Some(Value::Object(parameters)) = postgresql.get("parameters") {
                 c.parameters =
                     parameters.iter().filter_map(|(k, v)| Some((k.to_ascii_lowercase(), scalar(v)?))).collect();
@@ -120,13 +154,105 @@ impl Dynamic {
             if let Some(Value::Array(lines)) = postgresql.get("pg_hba") {
                 c.pg_hba = lines.iter().filter_map(|l| l.as_str().map(str::to_owned)).collect();
             }
+            c.recovery = recovery(postgresql.get("recovery_conf"));
+            c.replica_without_leader = methods(postgresql.get("create_replica_methods"))
+                .iter()
+                .any(|name| postgresql.get(name).and_then(|m| m.get("no_leader")).and_then(boolean) == Some(true));
         }
         c
     }
 }
 
+impl StandbyCluster {
+    /// None: it names neither a server nor an archive.
+    fn parse(section: &Value) -> Option<Self> {
+        let text = |key: &str| section.get(key).and_then(scalar).filter(|text| !text.is_empty());
+        let host = text("host");
+        let recovery: BTreeMap<String, String> =
+            ["restore_command", "archive_cleanup_command", "recovery_min_apply_delay"]
+                .into_iter()
+                .filter_map(|key| Some((key.to_owned(), text(key)?)))
+                .collect();
+        let port = text("port").and_then(|port| port.parse().ok());
+        // As Patroni: a port alone means a server on this machine.
+        let host = host.or_else(|| port.map(|_| "localhost".to_owned()));
+        (host.is_some() || recovery.contains_key("restore_command")).then(|| Self {
+            host,
+            port: port.unwrap_or(5432),
+            slot: text("primary_slot_name"),
+            recovery,
+        })
+    }
+}
+
 /// Below this no margin is left between the fence and the next leader.
 pub const MIN_TTL_MS: u64 = 5_000;
+
+/// The dynamic configuration with the local section `postgresql` on top: key by key, parameters each for itself. `use_slots` and
+/// whether replication slots are used at all are the cluster's business, so that key never comes from one member.
+pub fn effective(document: &Value, local: &Value) -> Value {
+    let mut all = if document.is_null() { Value::Object(serde_json::Map::new()) } else { document.clone() };
+    let (Value::Object(top), Value::Object(local)) = (&mut all, local) else { return all };
+    let section = top.entry("postgresql").or_insert_with(|| Value::Object(serde_json::Map::new()));
+    let Value::Object(section) = section else { return all };
+    for (key, value) in local {
+        match (key.as_str(), section.get_mut(key), value) {
+            ("use_slots", _, _) => {}
+            ("parameters", Some(Value::Object(there)), Value::Object(ours)) => {
+                there.extend(
+                    ours.iter()
+                        .filter(|(k, _)| !CLUSTER_WIDE.contains(&k.as_str()))
+                        .map(|(k, v)| (k.clone(), v.clone())),
+                );
+            }
+            ("parameters", _, Value::Object(ours)) => {
+                let ours = ours.iter().filter(|(k, _)| !CLUSTER_WIDE.contains(&k.as_str()));
+                section.insert(key.clone(), Value::Object(ours.map(|(k, v)| (k.clone(), v.clone())).collect()));
+            }
+            _ => {
+                section.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    all
+}
+
+/// Parameters of which primary and standbys must agree: they are set for the whole cluster only.
+const CLUSTER_WIDE: [&str; 10] = [
+    "max_connections",
+    "max_locks_per_transaction",
+    "max_prepared_transactions",
+    "max_replication_slots",
+    "max_wal_senders",
+    "max_worker_processes",
+    "track_commit_timestamp",
+    "wal_keep_segments",
+    "wal_keep_size",
+    "wal_level",
+];
+
+/// The names of `create_replica_methods`: a list, or one name.
+pub fn methods(value: Option<&Value>) -> Vec<String> {
+    match value {
+        Some(Value::Array(names)) => names.iter().filter_map(|n| n.as_str().map(str::to_owned)).collect(),
+        Some(Value::String(name)) => vec![name.clone()],
+        _ => Vec::new(),
+    }
+}
+
+/// What of a `recovery_conf` holds for every standby: neither a target, nor whom it follows.
+fn recovery(value: Option<&Value>) -> BTreeMap<String, String> {
+    let Some(Value::Object(all)) = value else { return BTreeMap::new() };
+    let lasting = |name: &str| {
+        !name.starts_with("recovery_target")
+            && !matches!(name, "primary_conninfo" | "primary_slot_name" | "standby_mode")
+    };
+    all.iter()
+        .map(|(name, value)| (name.to_ascii_lowercase(), value))
+        .filter(|(name, _)| lasting(name))
+        .filter_map(|(name, value)| Some((name, scalar(value)?)))
+        .collect()
+}
 
 /// Patroni's booleans: on/true/yes/1, off/false/no/0, any case.
 pub fn boolean(value: &Value) -> Option<bool> {
@@ -143,7 +269,7 @@ pub fn boolean(value: &Value) -> Option<bool> {
 }
 
 /// A parameter's value as PostgreSQL would read it.
-fn scalar(value: &Value) -> Option<String> {
+pub fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::String(s) => Some(s.clone()),
         Value::Bool(b) => Some(if *b { "on" } else { "off" }.to_owned()),
@@ -155,6 +281,23 @@ fn scalar(value: &Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_local_section_wins_but_for_what_the_whole_cluster_shares() {
+        let dynamic = serde_json::json!({"ttl": 20, "postgresql": {
+            "use_slots": true, "recovery_conf": {"restore_command": "a"}, "create_replica_methods": ["wal", "basebackup"],
+            "parameters": {"work_mem": "1MB", "max_connections": 50}}});
+        let local = serde_json::json!({"use_slots": false, "wal": {"no_leader": 1},
+            "recovery_conf": {"restore_command": "b", "recovery_target_time": "x"},
+            "parameters": {"work_mem": "2MB", "max_connections": 9}});
+        let c = Dynamic::parse(&effective(&dynamic, &local));
+        assert!(c.use_slots && c.replica_without_leader && c.ttl_ms == 20_000);
+        assert_eq!((c.parameters["work_mem"].as_str(), c.parameters["max_connections"].as_str()), ("2MB", "50"));
+        assert_eq!(c.recovery, BTreeMap::from([("restore_command".to_owned(), "b".to_owned())]));
+        assert!(!Dynamic::parse(&dynamic).replica_without_leader);
+        let alone = effective(&Value::Null, &serde_json::json!({"recovery_conf": {"restore_command": "b"}}));
+        assert_eq!(Dynamic::parse(&alone).recovery.len(), 1);
+    }
 
     #[test]
     fn patroni_keys_are_read_and_the_rest_is_default() {

@@ -71,6 +71,9 @@ pub enum Effect {
     },
     /// Send a `Tick` then. Replaces every earlier one.
     WakeAt(Boot),
+    /// The configuration in force has changed: what the edge needs of it (methods, callbacks, recovery settings) it reads there.
+    /// [`crate::config::effective`]: the dynamic one with the local one on top.
+    Settings(Box<serde_json::Value>),
     /// What REST, probes and metrics show from now on.
     Publish(Box<View>),
     /// A verdict that differs from the one before: to be logged once, with its inputs.
@@ -161,6 +164,8 @@ pub struct ServerConfig {
     pub sync_names: String,
     /// primary_conninfo and primary_slot_name; none: no upstream.
     pub upstream: Option<Upstream>,
+    /// restore_command and its kin, from `recovery_conf`.
+    pub recovery: BTreeMap<String, String>,
 }
 
 /// Whom a standby streams from.
@@ -195,19 +200,29 @@ pub enum Change {
 /// A long task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Task {
-    /// initdb into a folder beside PGDATA, renamed when complete. Starts nothing.
+    /// initdb into a folder beside PGDATA, renamed when complete; or the configured command of a custom bootstrap. Starts nothing.
     Initdb,
+    /// What a failed bootstrap has left in PGDATA is kept as `<pgdata>.failed`.
+    MoveAside,
     /// After the first start as primary: roles, the application's database. Idempotent.
     PostBootstrap,
-    /// Removes PGDATA (the core has made sure that it is not the only copy), pg_basebackup beside it, renamed when complete.
+    /// A copy by the first of `create_replica_methods` that works. PGDATA is removed (the core has made sure that it is not the only
+    /// copy, the edge asks the leader once more), pg_basebackup writes beside it, and the copy is renamed when complete.
     BaseBackup {
-        /// From whom.
+        /// From whom: the leader, or a member with the tag `clonefrom`.
         from: Upstream,
+        /// The leader.
+        leader: Upstream,
     },
-    /// pg_rewind from the leader, which includes crash recovery in single-user mode if the shutdown was not clean.
+    /// A copy by a method that needs no leader (`no_leader`), such as one from an archive.
+    Restore,
+    /// Compares the directory with the leader's history, and where it has left that, pg_rewind (which includes crash recovery in
+    /// single-user mode if the shutdown was not clean).
     Rewind {
         /// From whom.
         from: Upstream,
+        /// pg_rewind may be used; without it only a directory that has not diverged comes through.
+        pg_rewind: bool,
     },
     /// Writes the files, removes or makes standby.signal, starts the postmaster, and is done when it accepts connections.
     StartPrimary {

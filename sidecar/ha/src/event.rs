@@ -298,6 +298,8 @@ pub enum TaskError {
     NoPermit,
     /// For people: the first useful line of what the program said.
     Failed(String),
+    /// The same, and another try would end no better: the bootstrap of a cluster is given up.
+    Hopeless(String),
 }
 
 /// What a member says when it is asked (`GET /patroni`, `POST /election`).

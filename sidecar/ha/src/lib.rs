@@ -6,6 +6,7 @@
 pub mod config;
 pub mod core;
 pub mod decide;
+pub mod divergence;
 pub mod effect;
 pub mod election;
 pub mod event;

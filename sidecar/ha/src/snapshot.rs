@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::config::{Dynamic, SyncMode};
 use crate::effect::{Peer, Upstream};
@@ -102,6 +103,8 @@ pub struct Server {
     pub commanded: bool,
     /// Roles and database were made after initdb.
     pub post_bootstrapped: bool,
+    /// The bootstrap of the cluster failed here, and why.
+    pub bootstrap_failed: Option<String>,
 }
 
 /// What is done about a data directory that cannot follow the leader.
@@ -134,8 +137,10 @@ pub struct TaskView {
 #[allow(missing_docs)]
 pub enum TaskKind {
     Initdb,
+    MoveAside,
     PostBootstrap,
     BaseBackup,
+    Restore,
     Rewind,
     StartPrimary,
     StartStandby,
@@ -165,6 +170,29 @@ impl Snapshot {
         let (host, port) = member.postgres()?;
         let slot = self.config.use_slots.then(|| slot_name(&self.name));
         Some(Upstream { member: leader.to_owned(), ip: member.address(&host), host, port, slot })
+    }
+
+    /// From whom to copy: a member with the tag `clonefrom` that runs, else the leader. Members choose differently, so that not all
+    /// copy from the same; after a failed try it is the leader.
+    pub fn clone_source(&self, leader: &str) -> Option<Upstream> {
+        let fit = |m: &&Member| {
+            m.name != self.name
+                && m.name != leader
+                && !m.deleting
+                && m.status.get("state").and_then(Value::as_str) == Some("running")
+                && m.tags.clonefrom
+        };
+        let fit: Vec<&Member> = self.members.iter().filter(fit).collect();
+        let spread = self.name.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        let chosen = (self.server.failures == 0 && !fit.is_empty()).then(|| fit[spread % fit.len()].name.as_str());
+        let source = self.upstream_of(chosen.unwrap_or(leader))?;
+        // Our slot is made by the leader; elsewhere it may be missing or held back.
+        Some(Upstream { slot: source.slot.filter(|_| chosen.is_none()), ..source })
+    }
+
+    /// We are the one who makes this cluster.
+    pub fn bootstrapping(&self) -> bool {
+        matches!(&self.initialize, Initialize::Racing { by: Some((pod, _)) } if *pod == self.name)
     }
 
     /// Where to ask a member.

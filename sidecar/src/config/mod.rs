@@ -2,6 +2,8 @@
 //! `matriarch` of our own, and who we are: the pod as the operator made it, or a Pod object that has the member's name.
 
 mod bootstrap;
+pub mod command;
+pub mod custom;
 mod environment;
 mod error;
 pub mod kubernetes;
@@ -47,6 +49,10 @@ pub struct Config {
     pub bootstrap_dcs: Value,
     /// `bootstrap.initdb`, as arguments of initdb.
     pub initdb: Vec<String>,
+    /// The rest of section `bootstrap`.
+    pub bootstrap: custom::Bootstrap,
+    /// What of section `postgresql` may also be set dynamically, and wins over that.
+    pub local: Value,
     /// Where PostgreSQL listens and lives.
     pub postgres: Postgres,
     /// Section `tags`.
@@ -117,6 +123,11 @@ impl Config {
         Ok(Self {
             initdb: bootstrap.initdb_arguments()?,
             bootstrap_dcs: bootstrap.dynamic(),
+            bootstrap: match document.get("bootstrap") {
+                Some(Value::Object(section)) => custom::Bootstrap::parse(section)?,
+                _ => custom::Bootstrap::default(),
+            },
+            local: local(&document),
             own_supervisor: !in_pod,
             scope,
             pod,
@@ -195,6 +206,20 @@ fn member(kubernetes: &Kubernetes, name: Option<String>, env: &impl Fn(&str) -> 
         ip: kubernetes.pod_ip.clone().or_else(|| env("POD_IP")).unwrap_or_default(),
         uid: String::new(),
     })
+}
+
+/// Section `postgresql` without what is this member's own, passwords above all.
+fn local(document: &Value) -> Value {
+    const OWN: [&str; 9] = [
+        "authentication", "bin_dir", "bin_name", "config_dir", "connect_address", "data_dir", "listen", "pgpass", "proxy_address",
+    ];
+    match document.get("postgresql") {
+        Some(Value::Object(section)) => {
+            let shared = section.iter().filter(|(key, _)| !OWN.contains(&key.as_str()));
+            Value::Object(shared.map(|(key, value)| (key.clone(), value.clone())).collect())
+        }
+        _ => Value::Null,
+    }
 }
 
 fn check_data_dir(data_dir: &Path, volume: &Path) -> Result<(), Error> {

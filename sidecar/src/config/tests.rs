@@ -9,7 +9,7 @@ restapi: {listen: "0.0.0.0:8008", certfile: /etc/matriarch/tls/tls.crt, keyfile:
 bootstrap:
   dcs: {ttl: 10, loop_wait: 2, retry_timeout: 3, postgresql: {use_slots: true, parameters: {max_connections: 100}, pg_hba: ["host all all all scram-sha-256"]}}
   initdb: [data-checksums, {encoding: UTF8}, {locale: C.UTF-8}]
-  method: ignored
+  method: initdb
 tags: {nofailover: false, failover_priority: 2, zone: a}
 postgresql: {listen: "*:5432", data_dir: /var/lib/matriarch/pgdata, authentication: {}}
 matriarch: {service: orders, slice: orders-primary, pods_service: orders-pods, secrets_dir: /etc/matriarch/secrets}
@@ -106,6 +106,8 @@ fn patronis_file_is_read_outside_of_pods() {
     assert_eq!(config.matriarch.supervisor_socket, Path::new("/nonexistent/orders1.matriarch/supervisor.sock"));
     assert_eq!(config.matriarch.volume, Path::new("/nonexistent"));
     assert_eq!(config.matriarch.slice, None);
+    assert!(!config.local.to_string().contains("zalando"), "passwords stay where they are: {}", config.local);
+    assert_eq!(config.local["parameters"]["max_connections"], 50);
     assert_eq!(config.tags.failover_priority, 2);
     let credentials = |user| config.credentials(user).unwrap();
     assert_eq!(credentials(User::Replication).password, "1234");

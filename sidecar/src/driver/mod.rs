@@ -205,6 +205,7 @@ impl Driver {
                 }
             }
             Effect::WakeAt(at) => self.timer.set(at.max(clock::boot().plus_ms(BREATH_MS)))?,
+            Effect::Settings(settings) => self.world.postgres.configured(&settings),
             Effect::Publish(view) => {
                 self.end.view.send_replace(Arc::new(*view));
             }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use matriarch_crds::cluster::CONTROLLED_PARAMETERS;
 use matriarch_ha::effect::{ServerConfig, Upstream};
 
 use crate::config::{Config, Credentials};
@@ -28,29 +29,10 @@ const DEFAULTS: [(&str, &str); 10] = [
     ("tcp_keepalives_idle", "60"),
 ];
 
-/// Parameters that the configuration can never set: they are Matriarch's, and it could not work with others.
-pub const CONTROLLED: [&str; 20] = [
-    "cluster_name",
-    "config_file",
-    "data_directory",
-    "external_pid_file",
-    "hba_file",
-    "hot_standby",
-    "ident_file",
-    "listen_addresses",
-    "port",
-    "primary_conninfo",
-    "primary_slot_name",
-    "recovery_target",
-    "recovery_target_lsn",
-    "recovery_target_name",
-    "recovery_target_time",
-    "recovery_target_timeline",
-    "recovery_target_xid",
-    "synchronous_standby_names",
-    "unix_socket_directories",
-    "wal_log_hints",
-];
+/// Whether a parameter is Matriarch's: the configuration can never set it.
+pub fn controlled(name: &str) -> bool {
+    CONTROLLED_PARAMETERS.iter().any(|ours| ours.eq_ignore_ascii_case(name))
+}
 
 /// Parameters of which a standby must have at least what its primary had, and their names in `pg_controldata`.
 pub const RAISED: [(&str, &str, u64); 5] = [
@@ -118,6 +100,18 @@ impl Place {
     pub fn rewinding(&self) -> PathBuf {
         self.beside(".rewinding")
     }
+    /// There as long as what is in PGDATA is the unfinished work of a copy or a bootstrap.
+    pub fn partial(&self) -> PathBuf {
+        self.beside(".partial")
+    }
+    /// There while a cluster is made from a custom bootstrap, until its roles are ours.
+    pub fn bootstrap(&self) -> PathBuf {
+        self.beside(".bootstrap")
+    }
+    /// Passwords of the superuser, for a script that runs once.
+    pub fn superuser_passfile(&self) -> PathBuf {
+        self.state_dir.join("conf/pgpass.bootstrap")
+    }
     /// Passwords for the WAL receiver, `pg_basebackup` and `pg_rewind`.
     pub fn passfile(&self) -> PathBuf {
         self.state_dir.join("conf/pgpass")
@@ -130,9 +124,15 @@ impl Place {
     pub fn tls(&self, name: &str) -> PathBuf {
         self.state_dir.join("tls").join(name)
     }
-    /// Arguments of the postmaster: what no reload may change and no ALTER SYSTEM may override.
-    pub fn arguments(&self) -> Vec<String> {
-        self.fixed().into_iter().flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")]).collect()
+    /// How a program in PostgreSQL's container reaches its server.
+    pub fn url(&self, user: &str) -> String {
+        let host = percent(&text(&self.socket_dir));
+        format!("postgres://{}@{host}:{}/postgres", percent(user), self.port)
+    }
+    /// Arguments of the postmaster: what no reload may change and no ALTER SYSTEM may override, and `more`.
+    pub fn arguments(&self, more: &[(String, String)]) -> Vec<String> {
+        let fixed = self.fixed().into_iter().map(|(name, value)| (name.to_owned(), value));
+        fixed.chain(more.iter().cloned()).flat_map(|(n, v)| ["-c".to_owned(), format!("{n}={v}")]).collect()
     }
     fn fixed(&self) -> BTreeMap<&'static str, String> {
         BTreeMap::from([
@@ -145,6 +145,12 @@ impl Place {
             ("wal_log_hints", "on".to_owned()),
         ])
     }
+}
+
+/// For a part of a URL.
+pub fn percent(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
 fn text(path: &Path) -> String {
@@ -185,12 +191,15 @@ pub fn postgresql_conf(place: &Place, config: &ServerConfig, given: Given) -> St
     }
     for (name, value) in &config.parameters {
         let name = name.to_ascii_lowercase();
-        if !CONTROLLED.contains(&name.as_str()) {
+        if !controlled(&name) {
             set(&name, value);
         }
     }
     for (name, value) in place.fixed() {
         set(name, &value);
+    }
+    for (name, value) in &config.recovery {
+        set(name, value);
     }
     set("synchronous_standby_names", &config.sync_names);
     set("recovery_target_timeline", "latest");
@@ -206,7 +215,12 @@ pub fn postgresql_conf(place: &Place, config: &ServerConfig, given: Given) -> St
 
 /// Parameters as a file.
 pub fn lines(parameters: &BTreeMap<String, String>) -> String {
-    let mut out = HEADER.to_owned();
+    format!("{HEADER}{}", assignments(parameters))
+}
+
+/// Parameters as lines of a file.
+pub fn assignments(parameters: &BTreeMap<String, String>) -> String {
+    let mut out = String::new();
     for (name, value) in parameters {
         out.push_str(name);
         out.push_str(" = ");
@@ -242,6 +256,12 @@ pub fn conninfo(place: &Place, upstream: &Upstream, more: &[(&str, &str)]) -> St
     pairs.iter().map(|(name, value)| format!("{name}={}", conninfo_quote(value))).collect::<Vec<_>>().join(" ")
 }
 
+/// The URL of `upstream` for a command, without a password; `hostaddr` spares it the look-up of a name.
+pub fn upstream_url(upstream: &Upstream, user: &str) -> String {
+    let address = if upstream.ip.is_empty() { String::new() } else { format!("?hostaddr={}", percent(&upstream.ip)) };
+    format!("postgres://{}@{}:{}/postgres{address}", percent(user), upstream.host, upstream.port)
+}
+
 /// A value of libpq's connection strings.
 fn conninfo_quote(value: &str) -> String {
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:".contains(&byte)) {
@@ -264,6 +284,8 @@ pub struct Roles<'a> {
     pub replication: &'a str,
     /// `pg_rewind`.
     pub rewind: &'a str,
+    /// The superuser's password is not known yet: a custom bootstrap brought another. Only the pod's containers reach the socket.
+    pub trust_superuser: bool,
 }
 
 /// `pg_hba.conf`: first the few lines without which a cluster cannot run, then the configuration's. Only where it has none does
@@ -271,9 +293,10 @@ pub struct Roles<'a> {
 pub fn pg_hba_conf(config: &ServerConfig, roles: &Roles) -> String {
     let (superuser, replication, rewind) =
         (hba_quote(roles.superuser), hba_quote(roles.replication), hba_quote(roles.rewind));
+    let method = if roles.trust_superuser { "trust" } else { "scram-sha-256" };
     let mut out = format!(
         "{HEADER}
-local all {superuser} scram-sha-256
+local all {superuser} {method}
 host replication {replication} all scram-sha-256
 local postgres {rewind} scram-sha-256
 host postgres {rewind} all scram-sha-256
@@ -304,10 +327,7 @@ pub fn passfile(who: &[&Credentials]) -> String {
 
 /// postgresql.auto.conf without what is Matriarch's (it wins over postgresql.conf); none: nothing to remove.
 pub fn cleaned_auto_conf(content: &str) -> Option<String> {
-    let ours = |line: &str| {
-        let name = line.split(['=', ' ', '\t']).next().unwrap_or_default().trim().to_ascii_lowercase();
-        CONTROLLED.contains(&name.as_str())
-    };
+    let ours = |line: &str| controlled(line.split(['=', ' ', '\t']).next().unwrap_or_default().trim());
     content
         .lines()
         .any(ours)
@@ -383,7 +403,8 @@ mod tests {
 
     #[test]
     fn rules_of_the_configuration_replace_the_open_ones() {
-        let roles = Roles { superuser: "postgres", replication: "replicator", rewind: "rewinder" };
+        let roles =
+            Roles { superuser: "postgres", replication: "replicator", rewind: "rewinder", trust_superuser: false };
         let mut config = ServerConfig::default();
         assert!(pg_hba_conf(&config, &roles).ends_with("host all all all scram-sha-256\n"));
         config.pg_hba.push("hostssl all all all cert\nlocal all all trust".into());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use matriarch_ha::event::ControlData;
-use matriarch_ha::types::Timeline;
+use matriarch_ha::types::{Lsn, Timeline};
 
 /// What of the output cannot be read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -52,6 +52,21 @@ pub fn parse(output: &str, standby_signal: bool) -> Result<ControlData, Error> {
     })
 }
 
+/// Where a recovery has to have come to, and its timeline: what a standby has replayed and written.
+pub fn recovered_to(output: &str) -> Option<(Timeline, Lsn)> {
+    let lines = lines(output);
+    let lsn = lines.get("Minimum recovery ending location")?.parse().ok()?;
+    let timeline = lines.get("Min recovery ending loc's timeline")?.parse().ok()?;
+    (timeline != 0).then_some((Timeline(timeline), lsn))
+}
+
+/// Whether `pg_rewind` can work on it.
+pub fn rewindable(output: &str) -> bool {
+    let lines = lines(output);
+    lines.get("wal_log_hints setting") == Some(&"on")
+        || lines.get("Data page checksum version").is_some_and(|version| *version != "0")
+}
+
 /// The numbers of the settings that a standby must not go below, by their names there.
 pub fn settings(output: &str) -> BTreeMap<String, u64> {
     lines(output)
@@ -64,7 +79,6 @@ pub fn settings(output: &str) -> BTreeMap<String, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use matriarch_ha::types::Lsn;
 
     const PRIMARY: &str = "\
 pg_control version number:            1300
@@ -94,6 +108,12 @@ Data page checksum version:           1
         assert_eq!((data.timeline, data.checkpoint, data.min_recovery), (Timeline(1), Lsn(0x15A_3C70), Lsn(0)));
         assert_eq!(settings(PRIMARY)["max_connections setting"], 100);
         assert!(!settings(PRIMARY).contains_key("wal_level setting"));
+        assert_eq!(recovered_to(PRIMARY), None);
+        let standby =
+            PRIMARY.replace("location:     0/0", "location:     0/30").replace("timeline:   0", "timeline:   2");
+        assert_eq!(recovered_to(&standby), Some((Timeline(2), Lsn(0x30))));
+        assert!(rewindable(PRIMARY));
+        assert!(!rewindable(&PRIMARY.replace("version:           1", "version:           0")));
     }
 
     #[test]

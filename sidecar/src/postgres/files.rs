@@ -18,12 +18,23 @@ pub struct Files {
     written: Mutex<BTreeMap<PathBuf, u64>>,
     /// The image's PostgreSQL was built with TLS. Asked once: another image is another pod.
     speaks_tls: OnceLock<bool>,
+    /// What they were made from last, and whether as a standby's.
+    last: Mutex<Option<(ServerConfig, bool)>>,
 }
 
 impl Files {
     /// Something else may have changed the files: look before the next write.
     pub fn forget(&self) {
         self.written().clear();
+    }
+
+    /// What the files were made from last.
+    pub fn last(&self) -> Option<(ServerConfig, bool)> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn configured(&self, config: &ServerConfig, standby: bool) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((config.clone(), standby));
     }
 
     fn written(&self) -> std::sync::MutexGuard<'_, BTreeMap<PathBuf, u64>> {
@@ -60,12 +71,11 @@ fn tls_files(config: &crate::config::RestApi) -> Option<[(&'static str, String);
 impl Postgres {
     /// Writes all files of the server; tells whether any of them changed.
     pub(super) async fn write_files(&self, config: &ServerConfig, standby: bool) -> Result<bool, Error> {
+        self.files.configured(config, standby);
+        let bootstrap = self.bootstrap_marker().await?;
+        let keeps =
+            bootstrap.is_some() && self.config.bootstrap.custom.as_ref().is_some_and(|custom| custom.keep_recovery);
         let mut config = config.clone();
-        // What the member's own file says wins, as in Patroni.
-        config.parameters.extend(self.config.postgres.parameters.clone());
-        if !self.config.postgres.pg_hba.is_empty() {
-            config.pg_hba.clone_from(&self.config.postgres.pg_hba);
-        }
         config.parameters = self.parameters.check(&self.supervisor, &self.place, &config.parameters).await?;
         if standby {
             let floor = match self.known_floor() {
@@ -86,6 +96,7 @@ impl Postgres {
             superuser: &superuser.username,
             replication: &replication.username,
             rewind: rewind.as_ref().map_or("rewinder", |rewind| rewind.username.as_str()),
+            trust_superuser: bootstrap.is_some(),
         };
         let text = conf::postgresql_conf(
             &self.place,
@@ -105,7 +116,8 @@ impl Postgres {
         let mut changed = try_join_all(first).await?.contains(&true);
         changed |= self.write_passfile().await?;
         changed |= self.put(self.place.conf(), text, 0o600).await?;
-        if let Some(auto) = self.supervisor.read(self.place.auto_conf()).await?
+        if !keeps
+            && let Some(auto) = self.supervisor.read(self.place.auto_conf()).await?
             && let Some(cleaned) = conf::cleaned_auto_conf(&auto)
         {
             tracing::warn!("postgresql.auto.conf set parameters that are Matriarch's: they were removed from it");

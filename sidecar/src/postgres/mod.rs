@@ -7,6 +7,8 @@ pub mod files;
 pub mod local;
 pub mod parameters;
 pub mod query;
+pub mod remote;
+pub mod settings;
 pub mod tasks;
 
 use std::collections::BTreeMap;
@@ -14,12 +16,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use matriarch_ha::config::effective;
 use matriarch_ha::event::{DataDir, QueryError, ServerStatus, TaskError};
 use matriarch_supervisor::protocol::{Refusal, Run};
 
 use crate::config::{Config, SecretError};
 use crate::supervisor::runs::Finished;
 use crate::supervisor::{CallError, Supervisor};
+use settings::Settings;
 
 /// Why something could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +43,9 @@ pub enum Error {
     /// Things are not as they have to be.
     #[error("{0}")]
     State(String),
+    /// A bootstrap failed, and another try would as well.
+    #[error("{0}")]
+    Hopeless(String),
 }
 
 impl From<tokio_postgres::Error> for Error {
@@ -51,6 +58,7 @@ impl From<Error> for TaskError {
     fn from(error: Error) -> Self {
         match error {
             Error::Supervisor(CallError::Refused { kind: Refusal::NoPermit, .. }) => Self::NoPermit,
+            Error::Hopeless(why) => Self::Hopeless(why),
             other => Self::Failed(other.to_string()),
         }
     }
@@ -64,6 +72,9 @@ pub struct Postgres {
     kept: query::Kept,
     files: files::Files,
     parameters: parameters::Checked,
+    settings: Mutex<Arc<Settings>>,
+    /// The mark of a custom bootstrap, where it was looked for.
+    bootstrap: Mutex<Option<Option<String>>>,
     /// Settings of the primary that a standby must not go below, from `pg_controldata`.
     floor: Mutex<Option<BTreeMap<String, u64>>>,
 }
@@ -73,13 +84,28 @@ impl Postgres {
     pub fn new(config: Arc<Config>, supervisor: Supervisor) -> Self {
         Self {
             place: conf::Place::new(&config),
+            settings: Mutex::new(Arc::new(Settings::parse(&effective(&config.bootstrap_dcs, &config.local)))),
             config,
             supervisor,
             kept: query::Kept::default(),
             files: files::Files::default(),
             parameters: parameters::Checked::default(),
             floor: Mutex::default(),
+            bootstrap: Mutex::default(),
         }
+    }
+
+    /// The configuration in force has changed.
+    pub fn configured(&self, effective: &serde_json::Value) {
+        let settings = Settings::parse(effective);
+        for problem in &settings.problems {
+            tracing::warn!("{problem}");
+        }
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Why parameters of the configuration are not used: name to sentence.
@@ -108,6 +134,10 @@ impl Postgres {
     async fn look(&self) -> Result<DataDir, Error> {
         let names = self.supervisor.list(self.place.data_dir.clone()).await?.unwrap_or_default();
         if names.is_empty() {
+            return Ok(DataDir::Empty);
+        }
+        if let Some(what) = self.supervisor.read(self.place.partial()).await? {
+            tracing::warn!("the data directory holds {} that did not end well: it counts as empty", what.trim());
             return Ok(DataDir::Empty);
         }
         if let Some(from) = self.supervisor.read(self.place.rewinding()).await? {

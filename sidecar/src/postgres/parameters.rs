@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::conf::{CONTROLLED, Place};
+use super::conf::{Place, controlled};
 use super::{Error, tool};
 use crate::supervisor::Supervisor;
 
@@ -66,7 +66,7 @@ async fn ask(
     let mut invalid = BTreeMap::new();
     let mut rest: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in wanted {
-        if CONTROLLED.contains(&name.to_ascii_lowercase().as_str()) {
+        if controlled(name) {
             continue;
         }
         if is_name(name) {

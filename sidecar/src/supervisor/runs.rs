@@ -1,6 +1,6 @@
 //! PostgreSQL's programs, run by the supervisor: their output, their end, and killing them when nobody waits any more.
 
-use matriarch_supervisor::protocol::{Answer, Request, Run, Stream};
+use matriarch_supervisor::protocol::{Answer, Request, Run, Stream, UserCommand};
 
 use super::{CallError, Supervisor};
 
@@ -94,7 +94,17 @@ impl Supervisor {
     /// Runs a program to its end, whatever that is. Dropping the future kills it ([`Supervisor::runs_ended`]).
     pub async fn run(&self, run: Run) -> Result<Finished, CallError> {
         let program = run.program.clone();
-        let (id, answer) = self.send(Request::Run(run), Some(Output::of(&program)), false)?;
+        self.to_its_end(program, Request::Run(run)).await
+    }
+
+    /// Runs a command of the user's to its end, whatever that is. Dropping the future kills it.
+    pub async fn command(&self, command: UserCommand) -> Result<Finished, CallError> {
+        let program = command.argv.first().cloned().unwrap_or_default();
+        self.to_its_end(program, Request::Command(command)).await
+    }
+
+    async fn to_its_end(&self, program: String, request: Request) -> Result<Finished, CallError> {
+        let (id, answer) = self.send(request, Some(Output::of(&program)), false)?;
         let mut kill = KillOnDrop { supervisor: self, id: Some(id) };
         let (answer, output) = answer.await.map_err(|_| CallError::Detached)?;
         kill.id = None;

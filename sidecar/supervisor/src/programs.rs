@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use matriarch_supervisor::protocol::Run;
+use matriarch_supervisor::protocol::{self, Run};
 
 /// Debian keeps every major version here, outside of PATH.
 pub const DEBIAN: &str = "/usr/lib/postgresql";
@@ -58,6 +58,34 @@ pub fn environment(added: &BTreeMap<String, String>) -> BTreeMap<String, String>
         .collect();
     all.extend(added.iter().map(|(name, value)| (name.clone(), value.clone())));
     all
+}
+
+/// The environment of a user's command: all of ours (cloud credentials, proxies), but for what Kubernetes, Patroni and Matriarch
+/// put there, and with PostgreSQL's programs at the end of PATH.
+pub fn command_environment(added: &BTreeMap<String, String>, bin_dir: Option<&Path>) -> BTreeMap<String, String> {
+    let foreign = |name: &str| ["KUBERNETES_", "PATRONI_", "MATRIARCH_"].iter().any(|prefix| name.starts_with(prefix));
+    let mut all: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| !foreign(name))
+        .collect();
+    if let Some(bin_dir) = bin_dir {
+        let path = all.entry("PATH".to_owned()).or_insert_with(|| "/usr/local/bin:/usr/bin:/bin".to_owned());
+        path.push(':');
+        path.push_str(&bin_dir.to_string_lossy());
+    }
+    all.extend(added.iter().map(|(name, value)| (name.clone(), value.clone())));
+    all
+}
+
+/// Why a command is not run, if so.
+pub fn refused_command(command: &protocol::UserCommand) -> Option<String> {
+    let zero = |text: &String| text.contains('\0');
+    if command.argv.first().is_none_or(String::is_empty) {
+        return Some("there is no command".to_owned());
+    }
+    let bad_name = |name: &String| name.is_empty() || name.contains('=');
+    (command.argv.iter().any(zero) || command.env.iter().any(|(n, v)| bad_name(n) || zero(n) || zero(v)))
+        .then(|| "an argument or a variable holds a zero byte or has a bad name".to_owned())
 }
 
 /// Why a program is not run, if so.
@@ -163,6 +191,24 @@ mod tests {
         {
             assert!(refused(&run(program, &args)).is_none(), "{program} {args:?}");
         }
+    }
+
+    #[test]
+    fn commands_have_an_argument_vector_and_postgresqls_programs() {
+        let command = |argv: &[&str]| protocol::UserCommand {
+            argv: argv.iter().map(|arg| (*arg).to_owned()).collect(),
+            env: BTreeMap::new(),
+            data_dir: None,
+        };
+        for argv in [&[][..], &[""], &["a", "b\0"]] {
+            assert!(refused_command(&command(argv)).is_some(), "{argv:?}");
+        }
+        assert_eq!(refused_command(&command(&["/bin/sh", "-c", "exit 0"])), None);
+        let added = BTreeMap::from([("PGPASSFILE".to_owned(), "/v/pgpass".to_owned())]);
+        let env = command_environment(&added, Some(Path::new("/pg/bin")));
+        assert_eq!(env["PGPASSFILE"], "/v/pgpass");
+        assert!(env["PATH"].ends_with(":/pg/bin"));
+        assert!(!env.keys().any(|name| name.starts_with("MATRIARCH_")));
     }
 
     #[test]

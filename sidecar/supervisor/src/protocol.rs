@@ -72,7 +72,10 @@ pub enum Request {
     Reload,
     /// Runs a program of PostgreSQL's bin folder; output comes as [`Message::Output`], the end as [`Answer::Done`].
     Run(Run),
-    /// Kills the process group of a running [`Request::Run`] (its answer still comes) by SIGTERM, then SIGKILL. Ends a
+    /// Runs a command of the user's (a callback, a bootstrap or clone script), as PostgreSQL's user in PostgreSQL's container;
+    /// output and end as with [`Request::Run`].
+    Command(UserCommand),
+    /// Kills the process group of a running [`Request::Run`] or [`Request::Command`] (its answer still comes) by SIGTERM, then SIGKILL. Ends a
     /// hanging file operation as well.
     Cancel {
         /// Id of the call that started it.
@@ -132,6 +135,19 @@ pub struct Run {
     /// Written to its standard input, which is then closed.
     #[serde(default)]
     pub stdin: String,
+}
+
+/// A command of the user's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserCommand {
+    /// The program, as a path or a name in PATH, and its arguments.
+    pub argv: Vec<String>,
+    /// Added to the supervisor's environment, less what Kubernetes, Patroni and Matriarch put there. Never logged.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// The data directory that it fills: locked as long as it or a child of it runs.
+    #[serde(default)]
+    pub data_dir: Option<PathBuf>,
 }
 
 /// File operations; every path is absolute and below the supervisor's data volume, without `..`.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use matriarch_ha::fence::{Fence, FenceAction, FenceError, Permit, Role};
 use matriarch_supervisor::protocol::{
     Answer, Exited, FileOp, Hello, Message, Notice, OLDEST, PROTOCOL, Postmaster, Refusal, Request, Run, Start,
-    StartRole, Status, StopMode, Tool,
+    StartRole, Status, StopMode, Tool, UserCommand,
 };
 
 use crate::child::{Caller, Child, Kind};
@@ -354,6 +354,7 @@ impl Supervisor {
             Request::Promote => self.promote(caller, now),
             Request::Reload => Some(self.reload()),
             Request::Run(run) => self.run_tool(caller, run),
+            Request::Command(command) => self.run_command(caller, command),
             Request::Cancel { call } => Some(self.cancel(Caller { id: call, ..caller }, now)),
             Request::File(op) => self.file(caller, op),
             Request::Finish => match &mut self.termination {
@@ -490,6 +491,29 @@ impl Supervisor {
         });
         let tool = Tool { call: caller.id, program: run.program, data_dir: lock };
         self.spawn(Kind::Tool, caller, &job, Some(tool))
+    }
+
+    fn run_command(&mut self, caller: Caller, command: UserCommand) -> Option<Answer> {
+        if let Some(why) = programs::refused_command(&command) {
+            return Some(refused(Refusal::Invalid, why));
+        }
+        if let Some(data_dir) = &command.data_dir
+            && let Err(error) = paths::written(&self.options.volume, data_dir)
+        {
+            return Some(refused(Refusal::Invalid, error.to_string()));
+        }
+        let mut argv = command.argv.into_iter();
+        let program = argv.next().unwrap_or_default();
+        let job = Job::Launch(Launch {
+            program: PathBuf::from(&program),
+            args: argv.collect(),
+            env: programs::command_environment(&command.env, self.bin_dir.as_deref()),
+            stdin: String::new(),
+            volume: self.options.volume.clone(),
+            lock: command.data_dir.clone(),
+            role: None,
+        });
+        self.spawn(Kind::Tool, caller, &job, Some(Tool { call: caller.id, program, data_dir: command.data_dir }))
     }
 
     fn file(&mut self, caller: Caller, op: FileOp) -> Option<Answer> {

@@ -557,3 +557,43 @@ fn an_image_without_postgres_says_so() {
     assert_eq!(refusal(&client.call(Request::Start(world.start(StartRole::Primary)))), Refusal::NotFound);
     assert_eq!(refusal(&client.run("initdb", &["--version"], &[], "").0), Refusal::NotFound);
 }
+
+#[test]
+fn commands_of_the_user_run_with_the_containers_environment_and_leave_nothing() {
+    let world = world(Setup {
+        env: BTreeMap::from([
+            ("AWS_REGION".to_owned(), "here".to_owned()),
+            ("KUBERNETES_PORT".to_owned(), "x".to_owned()),
+        ]),
+        ..Setup::default()
+    });
+    let mut agent = world.client();
+    let command = |line: &str, data_dir: Option<PathBuf>| {
+        Request::Command(UserCommand {
+            argv: ["sh", "-c", line].map(str::to_owned).to_vec(),
+            env: BTreeMap::from([("WORLD".to_owned(), format!("{}-mark", world.dir.display()))]),
+            data_dir,
+        })
+    };
+    let id = agent.send(command("echo $AWS_REGION-$KUBERNETES_PORT-; command -v initdb; exit 4", None));
+    let answer = agent.wait(id);
+    let output = agent.output.remove(&id).unwrap_or_default();
+    assert_eq!(answer, Answer::Done { code: Some(4), signal: None });
+    assert!(output.starts_with("here--\n/"), "{output}");
+    // What it leaves behind is reaped when it ends, and never seen as a zombie.
+    let answer = agent.call(command("( setsid sleep 0.2 & ) ; exit 0", None));
+    assert_eq!(answer, Answer::Done { code: Some(0), signal: None });
+    until("reaped", 5, || left(&world).is_empty().then_some(()));
+    // While it fills a directory nobody else touches that.
+    let id = agent.send(command("sleep 100", Some(world.data_dir())));
+    until("it runs", 5, || (!left(&world).is_empty()).then_some(()));
+    sleep_ms(100);
+    let removed = agent.call(Request::File(FileOp::RemoveTree { path: world.data_dir() }));
+    assert!(matches!(removed, Answer::Refused { kind: Refusal::Locked, .. }), "{removed:?}");
+    assert_eq!(agent.call(Request::Cancel { call: id }), Answer::Ok);
+    until("cancelled", 5, || left(&world).is_empty().then_some(()));
+    for bad in [Vec::new(), vec![String::new()], vec!["no-such-program".to_owned()]] {
+        let answer = agent.call(Request::Command(UserCommand { argv: bad, env: BTreeMap::new(), data_dir: None }));
+        assert!(matches!(answer, Answer::Refused { .. }), "{answer:?}");
+    }
+}

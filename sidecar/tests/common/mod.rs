@@ -84,6 +84,11 @@ pub struct Member {
 
 impl Member {
     pub async fn new(tools: &Tools, name: &str) -> Self {
+        Self::with(tools, name, "", "").await
+    }
+
+    /// One whose sections `bootstrap` and `postgresql` have more (in YAML's flow style, `DIR` is its folder).
+    pub async fn with(tools: &Tools, name: &str, bootstrap: &str, postgresql: &str) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let dir = std::env::temp_dir().join(format!("matriarch-{}-{port}-{name}", std::process::id()));
         let secrets = dir.join("secrets");
@@ -105,11 +110,13 @@ impl Member {
         }
         let text = format!(
             "scope: test
-bootstrap: {{initdb: [data-checksums, {{encoding: UTF8}}, {{locale: C.UTF-8}}]}}
-postgresql: {{listen: '127.0.0.1:{port}', data_dir: {dir}/volume/pgdata}}
+bootstrap: {{initdb: [data-checksums, {{encoding: UTF8}}, {{locale: C.UTF-8}}]{bootstrap}}}
+postgresql: {{listen: '127.0.0.1:{port}', data_dir: {dir}/volume/pgdata{postgresql}}}
 matriarch: {{secrets_dir: {dir}/secrets, supervisor_socket: {dir}/sockets/supervisor.sock,
             postgres_socket_dir: {dir}/sockets, volume: {dir}/volume}}",
-            dir = dir.display()
+            dir = dir.display(),
+            bootstrap = bootstrap.replace("DIR", &dir.display().to_string()),
+            postgresql = postgresql.replace("DIR", &dir.display().to_string()),
         );
         let env = |variable: &str| {
             Some(match variable {
@@ -155,6 +162,19 @@ matriarch: {{secrets_dir: {dir}/secrets, supervisor_socket: {dir}/sockets/superv
             port: self.port,
             slot: slot.map(ToOwned::to_owned),
         }
+    }
+
+    /// A script that PostgreSQL's user may run; `DIR` in it is our folder.
+    pub fn script(&self, name: &str, text: &str) {
+        let path = self.dir.join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{}\n", text.replace("DIR", &self.dir.display().to_string())))
+            .unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// A copy of this member, which is the leader.
+    pub fn copy(&self, slot: Option<&str>) -> Task {
+        Task::BaseBackup { from: self.upstream(slot), leader: self.upstream(None) }
     }
 
     pub async fn task(&self, task: Task) -> Result<(), TaskError> {

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::{Call, Core};
-use crate::config::Dynamic;
+use crate::config::{Dynamic, effective};
 use crate::decide::Job;
 use crate::effect::{Effect, Reply};
 use crate::event::{Attached, Event, Kind, Now, QueryError, ServerStatus, StoreError, StoreEvent, TaskError};
@@ -13,6 +15,8 @@ use crate::types::{Boot, Timeline};
 
 /// After a standby has come to a new timeline it makes a restartpoint, so that pg_control says so too. Milliseconds.
 const RESTARTPOINT_MS: u64 = 5_000;
+/// Failures after which the bootstrap of a cluster is given up.
+const BOOTSTRAP_TRIES: u32 = 10;
 /// Pause after a failed task, milliseconds: short, then longer.
 const RETRY_MS: [u64; 4] = [200, 1_000, 2_000, 5_000];
 
@@ -147,9 +151,16 @@ impl Core {
         };
         let Ok(document) = serde_json::from_str(text) else { return };
         if self.config_document.as_ref() != Some(&document) {
-            self.config = Dynamic::parse(&document);
+            self.configured(&document);
             self.config_document = Some(document);
         }
+    }
+
+    /// The dynamic configuration is this one, and ours is on top of it.
+    pub(super) fn configured(&mut self, document: &Value) {
+        let effective = effective(document, &self.id.local);
+        self.config = Dynamic::parse(&effective);
+        self.settings = Some(Box::new(effective));
     }
 
     fn call_done(
@@ -305,11 +316,20 @@ impl Core {
     fn task_done(&mut self, now: Boot, id: u64, result: Result<(), TaskError>) {
         let Some((_, job, _)) = self.task.take_if(|(expected, _, _)| *expected == id) else { return };
         self.query_now = true;
-        if matches!(job, Job::Initdb | Job::BaseBackup(_) | Job::Rewind(_) | Job::Stop { .. }) {
+        let touches = job.kind();
+        if matches!(
+            touches,
+            TaskKind::Initdb
+                | TaskKind::MoveAside
+                | TaskKind::BaseBackup
+                | TaskKind::Restore
+                | TaskKind::Rewind
+                | TaskKind::Stop
+        ) {
             self.server.dir = None;
         }
         match (job, result) {
-            (Job::BaseBackup(_) | Job::Rewind(_), Ok(())) => {
+            (Job::BaseBackup { .. } | Job::Restore | Job::Rewind(_), Ok(())) => {
                 self.server.repair = Repair::Rewound;
                 self.server.failures = 0;
             }
@@ -328,18 +348,30 @@ impl Core {
             }
             (_, Ok(()) | Err(TaskError::Cancelled)) => {}
             (job, Err(error)) => {
+                let impossible = matches!(error, TaskError::Hopeless(_));
+                let hopeless = impossible || self.server.failures >= BOOTSTRAP_TRIES;
                 let why = match error {
                     TaskError::NoPermit => "no permit of the fence is left".to_owned(),
-                    TaskError::Failed(why) => why,
+                    TaskError::Failed(why) | TaskError::Hopeless(why) => why,
                     TaskError::Cancelled => String::new(),
                 };
+                if matches!(job, Job::Initdb | Job::PostBootstrap | Job::StartPrimary) && hopeless {
+                    self.server.bootstrap_failed = Some(why.clone());
+                }
                 let failures = usize::try_from(self.server.failures).unwrap_or(usize::MAX);
                 let pause = RETRY_MS[failures.min(RETRY_MS.len() - 1)];
                 self.server.failures = self.server.failures.saturating_add(1);
                 self.server.retry_at = now.plus_ms(pause);
                 self.server.last_error = Some(format!("{:?}: {why}", job.kind()));
-                if matches!(job, Job::Rewind(_)) && self.server.failures >= 2 {
-                    self.server.repair = Repair::Copy;
+                if matches!(job, Job::Rewind(_)) {
+                    let removes = if impossible {
+                        self.config.remove_on_divergence
+                    } else {
+                        self.config.remove_on_rewind_failure
+                    };
+                    if removes && (impossible || self.server.failures >= 2) {
+                        self.server.repair = Repair::Copy;
+                    }
                 }
                 if matches!(job, Job::StartPrimary | Job::StartStandby(_)) {
                     self.server.dir = None;

@@ -8,7 +8,7 @@ use crate::decide::{Action, Job, Verdict};
 use crate::effect::{Change, Effect, Patch, Question, ServerConfig, StoreCall, Task};
 use crate::election::{ANSWER_TIMEOUT_MS, Round};
 use crate::event::{Kind, Now};
-use crate::lease::PAUSE_FENCE_MS;
+use crate::lease::{Holder, PAUSE_FENCE_MS};
 use crate::quorum::{in_force, takeover};
 use crate::snapshot::{Snapshot, TaskKind, TaskView};
 use crate::store::record::{BOOTSTRAP, FENCE, HOLDER, LockRecord, RESULT, SHUTDOWN};
@@ -18,6 +18,8 @@ use crate::types::{Boot, Lsn, Timeline};
 const ASK_AGAIN_MS: u64 = 100;
 /// After giving the lock up, nothing is started here for so long, milliseconds.
 const GIVEN_UP_MS: u64 = 5_000;
+/// After a failed bootstrap this member leaves the next try to others for so long, milliseconds.
+const BOOTSTRAP_AGAIN_MS: u64 = 60_000;
 /// A fast shutdown becomes an immediate one after this, milliseconds.
 const STOP_TIMEOUT_MS: u64 = 60_000;
 
@@ -62,11 +64,20 @@ impl Core {
                 self.configure(boot, config, effects);
             }
             Action::RaceInitialize => {
+                self.server.bootstrap_failed = None;
                 let by = format!("{}@{}", self.id.name, self.id.uid);
                 self.write_config(boot, &[("initialize", Some(String::new())), (BOOTSTRAP, Some(by))], effects);
             }
             Action::WriteInitialize(system_id) => {
                 self.write_config(boot, &[("initialize", Some(system_id)), (BOOTSTRAP, None)], effects);
+            }
+            Action::CancelBootstrap => {
+                self.server.retry_at = boot.plus_ms(BOOTSTRAP_AGAIN_MS);
+                if self.holder(boot) == Holder::Me {
+                    self.unclaim(boot, effects);
+                } else {
+                    self.write_config(boot, &[("initialize", None), (BOOTSTRAP, None)], effects);
+                }
             }
             Action::WriteSync(state) => self.write_sync(boot, state.annotations(), effects),
             Action::Repair(repair) => self.server.repair = repair,
@@ -196,16 +207,33 @@ impl Core {
         self.lock_call(now, annotations, None, true, effects);
     }
 
+    /// Takes back all that a bootstrap without success wrote into the lock: there is no data that it could have protected.
+    fn unclaim(&mut self, now: Boot, effects: &mut Vec<Effect>) {
+        if self.lock_write_in_flight() {
+            return;
+        }
+        self.lease.end();
+        self.permit(effects);
+        let keys = ["leader", HOLDER, SHUTDOWN, "ttl", "renewTime", "acquireTime", "transitions", "optime"];
+        let annotations = keys.map(|key| (key.to_owned(), None)).into();
+        self.lock_call(now, annotations, None, true, effects);
+    }
+
     fn run(&mut self, now: Boot, job: Job, s: &Snapshot, effects: &mut Vec<Effect>) {
         if self.task.is_some() {
             return;
         }
         let kind = job.kind();
         let task = match &job {
-            Job::Initdb => Task::Initdb,
+            Job::Initdb => {
+                self.server.post_bootstrapped = false;
+                Task::Initdb
+            }
+            Job::MoveAside => Task::MoveAside,
             Job::PostBootstrap => Task::PostBootstrap,
-            Job::BaseBackup(from) => Task::BaseBackup { from: from.clone() },
-            Job::Rewind(from) => Task::Rewind { from: from.clone() },
+            Job::BaseBackup { from, leader } => Task::BaseBackup { from: from.clone(), leader: leader.clone() },
+            Job::Restore => Task::Restore,
+            Job::Rewind(from) => Task::Rewind { from: from.clone(), pg_rewind: self.config.use_pg_rewind },
             Job::StartPrimary => Task::StartPrimary { config: self.server_config() },
             Job::StartStandby(upstream) => {
                 Task::StartStandby { config: ServerConfig { upstream: upstream.clone(), ..self.server_config() } }
@@ -281,6 +309,7 @@ impl Core {
             pg_hba: self.config.pg_hba.clone(),
             sync_names,
             upstream: self.server.upstream.clone().flatten(),
+            recovery: self.config.recovery.clone(),
         }
     }
 

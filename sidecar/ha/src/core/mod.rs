@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::config::Dynamic;
+use crate::config::{Dynamic, effective};
 use crate::decide::{Job, Rule, decide};
 use crate::effect::{Effect, ServerConfig, StoreCall};
 use crate::election::Round;
@@ -63,6 +63,8 @@ pub struct Identity {
     pub tags: Tags,
     /// Dynamic configuration for a cluster that has none yet (`bootstrap.dcs`).
     pub bootstrap_config: Value,
+    /// Our own configuration's section `postgresql`, which wins over the dynamic one's.
+    pub local: Value,
 }
 
 /// A call of the store that was not answered yet.
@@ -136,6 +138,8 @@ pub struct Core {
     config: Dynamic,
     config_document: Option<Value>,
     history: History,
+    /// The configuration in force, until the edge was told of it.
+    settings: Option<Box<Value>>,
     /// Who owns the lock objects: an object made anew must not outlive the cluster either.
     owners: Vec<Value>,
     calls: BTreeMap<u64, (Boot, Call)>,
@@ -194,8 +198,10 @@ pub struct Core {
 impl Core {
     /// A member that knows nothing yet.
     pub fn new(id: Identity) -> Self {
-        let config = Dynamic::parse(&id.bootstrap_config);
+        let effective = effective(&id.bootstrap_config, &id.local);
+        let config = Dynamic::parse(&effective);
         Self {
+            settings: Some(Box::new(effective)),
             id,
             next_id: 0,
             locks: Cache::new(Kind::Lock),
@@ -260,6 +266,7 @@ impl Core {
         let mut effects = Vec::new();
         self.wall = now.wall;
         self.absorb(now, event, &mut effects);
+        effects.extend(self.settings.take().map(Effect::Settings));
         if self.finished {
             return effects;
         }

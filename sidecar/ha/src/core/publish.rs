@@ -31,7 +31,8 @@ impl Core {
     fn state(&self) -> &'static str {
         match self.task.as_ref().map(|(_, _, view)| view.kind) {
             Some(TaskKind::Initdb) => "initializing new cluster",
-            Some(TaskKind::BaseBackup) => "creating replica",
+            Some(TaskKind::MoveAside) => "custom bootstrap failed",
+            Some(TaskKind::BaseBackup | TaskKind::Restore) => "creating replica",
             Some(TaskKind::StartPrimary | TaskKind::StartStandby) => "starting",
             Some(TaskKind::Stop) if self.server.running => "stopping",
             _ if self.server.running && self.server.status.is_some() => "running",

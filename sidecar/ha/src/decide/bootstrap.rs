@@ -8,15 +8,24 @@ use crate::store::record::Initialize;
 /// A bootstrap whose pod does not exist for so long is taken over, milliseconds.
 const GONE_MS: u64 = 30_000;
 
+/// What is shown of a failed bootstrap.
+pub(super) fn failed(why: &str) -> String {
+    format!("the bootstrap of the cluster failed, what it left is kept beside the data directory: {why}")
+}
+
+/// What a failed bootstrap left is kept for people to look at.
+pub(super) fn evidence(why: &str) -> Verdict {
+    act(Rule::BootstrapFailed, failed(why), vec![Action::Run(Job::MoveAside)])
+}
+
 /// None: the cluster is initialized, or has data that has to be raced for.
 pub(super) fn decide(s: &Snapshot) -> Option<Verdict> {
-    let by_us = match &s.initialize {
+    match &s.initialize {
         Initialize::Done(_) => return None,
         Initialize::Absent if s.ever_held() => return None, // a wiped key: the next leader writes it again
-        Initialize::Absent => false,
-        Initialize::Racing { by: Some((pod, _)) } => *pod == s.name,
-        Initialize::Racing { by: None } => false,
-    };
+        Initialize::Absent | Initialize::Racing { .. } => {}
+    }
+    let by_us = s.bootstrapping();
     if s.server.running {
         return None;
     }
@@ -25,6 +34,18 @@ pub(super) fn decide(s: &Snapshot) -> Option<Verdict> {
     };
     if s.config.pause {
         return Some(hold(Rule::PausedHold, "paused: no cluster is made"));
+    }
+    if let Some(why) = &s.server.bootstrap_failed {
+        match (&s.initialize, dir) {
+            (_, DataDir::Present(_)) if by_us => return Some(evidence(why)),
+            _ if by_us => {
+                return Some(act(Rule::BootstrapFailed, failed(why), vec![Action::CancelBootstrap]));
+            }
+            (Initialize::Absent, _) if s.now < s.server.retry_at => {
+                return Some(hold(Rule::BootstrapFailed, failed(why)));
+            }
+            _ => {}
+        }
     }
     match (&s.initialize, dir) {
         (_, DataDir::Unknown(why)) => {

@@ -2,6 +2,7 @@
 
 use super::server::stopped_dir;
 use super::{Action, Job, Rule, Verdict, act, hold, run};
+use crate::effect::Upstream;
 use crate::event::{ControlData, DataDir, PeerAnswer, ServerStatus};
 use crate::snapshot::{Repair, Snapshot};
 
@@ -82,21 +83,17 @@ fn stopped(s: &Snapshot, leader: &str) -> Verdict {
         DataDir::Unknown(why) => {
             act(Rule::Inspect, format!("the data directory cannot be read: {why}"), vec![Action::Inspect])
         }
-        DataDir::Empty | DataDir::Broken(_) => {
-            run(s, Rule::Copy, format!("trying to bootstrap from leader '{leader}'"), Job::BaseBackup(upstream))
-        }
+        DataDir::Empty | DataDir::Broken(_) => copy(s, leader, upstream, "trying to bootstrap"),
         DataDir::Present(control) => match s.server.repair {
-            Repair::Copy => run(s, Rule::Copy, format!("a new copy from leader '{leader}'"), Job::BaseBackup(upstream)),
+            Repair::Copy => copy(s, leader, upstream, "a new copy"),
             Repair::Rewound => run(
                 s,
                 Rule::StartStandby,
                 format!("starting as a secondary of {leader}"),
                 Job::StartStandby(Some(upstream)),
             ),
-            Repair::Rewind => rewind(s, leader, Job::Rewind(upstream.clone()), Job::BaseBackup(upstream)),
-            Repair::None if may_have_diverged(control, answer) => {
-                rewind(s, leader, Job::Rewind(upstream.clone()), Job::BaseBackup(upstream))
-            }
+            Repair::Rewind => rewind(s, leader, upstream),
+            Repair::None if may_have_diverged(control, answer) => rewind(s, leader, upstream),
             Repair::None => run(
                 s,
                 Rule::StartStandby,
@@ -107,12 +104,21 @@ fn stopped(s: &Snapshot, leader: &str) -> Verdict {
     }
 }
 
-fn rewind(s: &Snapshot, leader: &str, rewind: Job, copy: Job) -> Verdict {
-    if s.config.use_pg_rewind {
-        run(s, Rule::Rewind, format!("running pg_rewind from {leader}"), rewind)
-    } else {
-        run(s, Rule::Copy, format!("pg_rewind is off: a new copy from leader '{leader}'"), copy)
-    }
+fn rewind(s: &Snapshot, leader: &str, upstream: Upstream) -> Verdict {
+    run(
+        s,
+        Rule::Rewind,
+        format!("comparing with {leader}, and running pg_rewind from it if needed"),
+        Job::Rewind(upstream),
+    )
+}
+
+/// A copy of `leader`, who has said that it is the primary, taken from it or from a member that offers itself.
+fn copy(s: &Snapshot, leader: &str, upstream: Upstream, why: &str) -> Verdict {
+    let from = s.clone_source(leader).unwrap_or_else(|| upstream.clone());
+    let whom = if from.member == leader { "leader" } else { "replica" };
+    let reason = format!("{why} from {whom} '{}'", from.member);
+    run(s, Rule::Copy, reason, Job::BaseBackup { from, leader: upstream })
 }
 
 /// A former primary, or a standby of another timeline than the leader's. pg_rewind finds out what has to be done.
@@ -137,7 +143,11 @@ fn running(s: &Snapshot, leader: &str, status: &ServerStatus) -> Verdict {
                 Rule::Stuck,
                 format!("no WAL from {leader} for {} s, though it is the primary", s.now.ms_since(since) / 1000),
                 vec![
-                    Action::Repair(if s.server.repair == Repair::Rewound { Repair::Copy } else { Repair::Rewind }),
+                    Action::Repair(if s.server.repair == Repair::Rewound && s.config.remove_on_rewind_failure {
+                        Repair::Copy
+                    } else {
+                        Repair::Rewind
+                    }),
                     Action::Run(Job::Stop { immediate: false }),
                 ],
             ),

@@ -1,11 +1,12 @@
 //! Rules of the member that has the lock.
 
+use super::bootstrap::{evidence, failed};
 use super::handover::switchover;
 use super::server::{shutdown_position, wrong_system};
 use super::{Action, Job, Rule, Verdict, act, hold, run};
 use crate::event::{DataDir, ServerStatus};
 use crate::quorum::takeover;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, position};
 use crate::store::record::Initialize;
 
 /// A start or promotion is begun only with so much tenure left, milliseconds.
@@ -20,6 +21,8 @@ pub(super) fn decide(s: &Snapshot) -> Verdict {
     }
     match (s.server.running, &s.server.status) {
         (false, _) => stopped(s),
+        // A new cluster may recover from its backup for hours; nobody else has any data.
+        (true, None) if s.bootstrapping() => act(Rule::Starting, "PostgreSQL does not answer yet", vec![Action::Query]),
         (true, None)
             if s.now.ms_since(s.server.started) > s.config.primary_start_timeout_ms
                 && s.members.len() > 1
@@ -45,6 +48,12 @@ fn stopped(s: &Snapshot) -> Verdict {
     let Some(dir) = &s.server.dir else {
         return act(Rule::Inspect, "PostgreSQL is not running", vec![Action::Inspect]);
     };
+    if let Some(why) = s.server.bootstrap_failed.as_ref().filter(|_| s.bootstrapping()) {
+        return match dir {
+            DataDir::Present(_) => evidence(why),
+            _ => act(Rule::BootstrapFailed, failed(why), vec![Action::CancelBootstrap]),
+        };
+    }
     if s.handing_over {
         let at = shutdown_position(dir);
         return act(Rule::LeaderHandOver, "stopped for a switchover: the lock is released", vec![Action::Release(at)]);
@@ -106,6 +115,12 @@ fn promised(s: &Snapshot) -> Option<Verdict> {
 }
 
 fn promote(s: &Snapshot, status: &ServerStatus) -> Verdict {
+    if s.bootstrapping() {
+        return hold(
+            Rule::BootstrapRecovery,
+            format!("waiting for the end of recovery after the bootstrap, which is at {}", position(status)),
+        );
+    }
     if s.config.pause && !s.candidate() && !s.server.commanded {
         // A standby cannot become writable but by us or by a person: the lock would keep others from leading for nothing.
         return if s.server.latched {
@@ -157,7 +172,11 @@ fn lead(s: &Snapshot, status: &ServerStatus) -> Verdict {
         return hold(Rule::LeaderPaused, "paused: the cluster is not completed");
     }
     if !matches!(s.initialize, Initialize::Done(_)) {
-        if s.server.post_bootstrapped {
+        if let Some(why) = s.server.bootstrap_failed.as_ref().filter(|_| s.bootstrapping()) {
+            return act(Rule::BootstrapFailed, failed(why), vec![Action::Run(Job::Stop { immediate: true })]);
+        }
+        // An absent key was wiped: this cluster was made long ago, and no script of a bootstrap runs in it again.
+        if s.server.post_bootstrapped || s.initialize == Initialize::Absent {
             let id = Action::WriteInitialize(status.system_id.clone());
             return act(Rule::LeaderPostBootstrap, "the cluster is complete", vec![id]);
         }

@@ -57,6 +57,8 @@ pub enum Action {
     RaceInitialize,
     /// Write the system identifier.
     WriteInitialize(String),
+    /// Give the bootstrap up: the `initialize` key goes, and what we wrote into the lock, so that the cluster is as new.
+    CancelBootstrap,
     /// Write `/sync` by CAS.
     WriteSync(SyncState),
     /// What is to be done about the data directory once PostgreSQL is stopped.
@@ -77,9 +79,18 @@ pub enum Job {
     /// See [`crate::effect::Task`].
     Initdb,
     /// See [`crate::effect::Task`].
+    MoveAside,
+    /// See [`crate::effect::Task`].
     PostBootstrap,
     /// See [`crate::effect::Task`].
-    BaseBackup(Upstream),
+    BaseBackup {
+        /// From whom.
+        from: Upstream,
+        /// The leader.
+        leader: Upstream,
+    },
+    /// See [`crate::effect::Task`].
+    Restore,
     /// See [`crate::effect::Task`].
     Rewind(Upstream),
     /// See [`crate::effect::Task`].
@@ -100,8 +111,10 @@ impl Job {
     pub fn kind(&self) -> TaskKind {
         match self {
             Self::Initdb => TaskKind::Initdb,
+            Self::MoveAside => TaskKind::MoveAside,
+            Self::Restore => TaskKind::Restore,
             Self::PostBootstrap => TaskKind::PostBootstrap,
-            Self::BaseBackup(_) => TaskKind::BaseBackup,
+            Self::BaseBackup { .. } => TaskKind::BaseBackup,
             Self::Rewind(_) => TaskKind::Rewind,
             Self::StartPrimary => TaskKind::StartPrimary,
             Self::StartStandby(_) => TaskKind::StartStandby,

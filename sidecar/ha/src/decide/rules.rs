@@ -83,6 +83,7 @@ rules! {
         ReleasedByUs "released" "We released the lock a moment ago: others go first."
         StartAlone "start-alone" "Nobody leads: start as a standby of nobody, to learn our position."
         NoData "no-data" "Nobody leads and we have no data to lead with."
+        Restore "restore" "Nobody leads and we have no data, but a replica method needs no leader."
         PausedHolder "paused-holder" "The last holder's fence was lifted in pause: whatever the time, it may be writable until it renews, says that it is demoted, or a person orders a failover by hand."
         PrimaryAgain "primary-again" "We run as primary, and the last holder was this member or the cluster is paused: take the lock."
         PrimaryDemote "demote" "We run as primary, but the last holder was somebody else: immediate stop."
@@ -102,6 +103,8 @@ rules! {
         WaitBootstrap "wait" "Another member makes the cluster."
         Initdb "initdb" "We make the cluster."
         BootstrapAcquire "acquire" "initdb is complete: take the lock, then start."
+        BootstrapRecovery "recovery" "The new cluster is made from a backup: its recovery goes on until its target, and ends by itself or by a person."
+        BootstrapFailed "failed" "The bootstrap failed: what there is of it is kept beside the data directory, and the cluster is as new."
         TakeOverBootstrap "take-over" "The member that made the cluster is gone and never got far enough to hold data: somebody else does it."
     }
     "paused" {

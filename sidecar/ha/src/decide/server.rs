@@ -39,7 +39,10 @@ pub fn task(s: &Snapshot) -> Option<Verdict> {
         TaskKind::Promote | TaskKind::StartPrimary if s.deadline.is_some_and(|d| s.now >= d) => {
             Some("our tenure ran out")
         }
-        TaskKind::StartPrimary if s.now.ms_since(task.since) > s.config.primary_start_timeout_ms => {
+        // A new cluster may recover from its backup for hours; nobody else has any data.
+        TaskKind::StartPrimary
+            if s.now.ms_since(task.since) > s.config.primary_start_timeout_ms && !s.bootstrapping() =>
+        {
             Some("primary_start_timeout has passed")
         }
         TaskKind::StartStandby if s.now.ms_since(task.since) > START_STANDBY_MS => {

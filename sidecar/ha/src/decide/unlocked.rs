@@ -91,6 +91,9 @@ fn stopped(s: &Snapshot) -> Verdict {
         DataDir::Unknown(why) => {
             act(Rule::Inspect, format!("the data directory cannot be read: {why}"), vec![Action::Inspect])
         }
+        DataDir::Empty if s.config.replica_without_leader && matches!(s.initialize, Initialize::Done(_)) => {
+            run(s, Rule::Restore, "trying to bootstrap (without leader)", Job::Restore)
+        }
         DataDir::Empty => hold(Rule::NoData, "waiting for a leader to copy from"),
         DataDir::Broken(why) => {
             hold(Rule::NoData, format!("the data directory is damaged ({why}): waiting for a leader to copy from"))

@@ -33,6 +33,12 @@ pub struct Data {
     pub clean: bool,
 }
 
+impl Data {
+    pub fn new() -> Self {
+        Self { timeline: 1, lsn: 1000, standby_signal: false, clean: true }
+    }
+}
+
 pub struct Node {
     pub core: Core,
     pub db: Database,
@@ -61,6 +67,8 @@ pub struct World {
     pub lawless: bool,
     /// While it has no WAL receiver, this standby tells timeline 1.
     pub forgetful: Option<String>,
+    /// Tasks of these kinds fail: member, first word of the task's name, how.
+    pub failing: Vec<(String, &'static str, TaskError)>,
     version: u64,
     queue: VecDeque<(Boot, String, Event)>,
     asks: BTreeMap<u64, (String, u64, String)>,
@@ -82,6 +90,7 @@ impl World {
             deaf: BTreeSet::new(),
             lawless: false,
             forgetful: None,
+            failing: Vec::new(),
             version: 100,
             queue: VecDeque::new(),
             asks: BTreeMap::new(),
@@ -123,6 +132,7 @@ impl World {
             role_label: "role".into(),
             tags: Tags::parse(tags),
             bootstrap_config: serde_json::json!({}),
+            local: serde_json::Value::Null,
         });
         let node = Node {
             core,
@@ -343,13 +353,27 @@ impl World {
 
     fn finish(&mut self, name: &str, id: u64, task: Task) {
         let now = self.now;
+        let called = format!("{task:?}");
+        let fails = self.failing.iter().find(|(who, what, _)| who == name && called.starts_with(what));
+        if let Some((_, _, how)) = fails {
+            let result = Err(how.clone());
+            return self.push(name, 0, Event::TaskDone { id, result });
+        }
         let result = match task {
             Task::Initdb => {
-                self.node(name).db.data = Some(Data { timeline: 1, lsn: 1000, standby_signal: false, clean: true });
+                self.node(name).db.data = Some(Data::new());
                 Ok(())
             }
             Task::PostBootstrap => Ok(()),
-            Task::BaseBackup { from } | Task::Rewind { from } => {
+            Task::MoveAside => {
+                self.node(name).db.data = None;
+                Ok(())
+            }
+            Task::Restore => {
+                self.node(name).db.data = Some(Data { standby_signal: true, ..Data::new() });
+                Ok(())
+            }
+            Task::BaseBackup { from, .. } | Task::Rewind { from, .. } => {
                 let source = &self.nodes[&from.member].db;
                 if source.running {
                     let mut data = source.data.clone().unwrap();
@@ -487,7 +511,7 @@ impl World {
                 }
             },
             Effect::WakeAt(at) => self.node(name).wake = at,
-            Effect::Publish(_) => {}
+            Effect::Publish(_) | Effect::Settings(_) => {}
             Effect::Verdict { rule, reason } => {
                 let at = self.now.0 / 1000;
                 self.node(name).verdicts.push((at, rule.into(), reason));

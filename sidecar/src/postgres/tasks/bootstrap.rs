@@ -1,4 +1,5 @@
 //! A new database: initdb beside PGDATA, and after its first start the roles and the application's database.
+//! What a custom bootstrap adds to it is in [`super::custom`].
 
 use matriarch_supervisor::protocol::FileOp;
 use postgres_protocol::password::scram_sha_256;
@@ -16,8 +17,16 @@ const REWIND_FUNCTIONS: [&str; 4] = [
 ];
 
 impl Postgres {
+    /// initdb, or the command of `bootstrap.method`.
+    pub(super) async fn bootstrap(&self) -> Result<(), Error> {
+        match &self.config.bootstrap.custom {
+            Some(custom) => self.custom_bootstrap(custom).await,
+            None => self.initdb().await,
+        }
+    }
+
     /// Made in `<pgdata>.init` and renamed when complete: PGDATA is either absent or whole.
-    pub(super) async fn initdb(&self) -> Result<(), Error> {
+    async fn initdb(&self) -> Result<(), Error> {
         let superuser = self.config.credentials(User::Superuser)?;
         let data_dir = self.place.data_dir.clone();
         match self.supervisor.list(data_dir.clone()).await? {
@@ -58,6 +67,10 @@ impl Postgres {
     /// Every statement can be repeated. Nothing waits for standbys that cannot be there yet (`synchronous_commit=local`).
     pub(super) async fn post_bootstrap(&self) -> Result<(), Error> {
         let client = local::connect(&self.config, "postgres", local::LONG).await?;
+        if self.bootstrap_marker().await?.is_some() {
+            // A backup brought the password of its time.
+            role(&client, &self.config.credentials(User::Superuser)?, "SUPERUSER LOGIN").await?;
+        }
         role(&client, &self.config.credentials(User::Replication)?, "LOGIN REPLICATION").await?;
         match self.config.credentials(User::Rewind) {
             Ok(rewind) => {
@@ -76,7 +89,8 @@ impl Postgres {
             }
             Err(error) => missing("the application", &error),
         }
-        Ok(())
+        self.post_script().await?;
+        self.bootstrapped().await
     }
 }
 

@@ -1,7 +1,10 @@
 //! The long tasks. Each can be cancelled between any two steps by dropping its future, and begun again from its start.
 
+mod archive;
 mod bootstrap;
 mod clone;
+mod compare;
+mod custom;
 mod rewind;
 mod run;
 
@@ -33,10 +36,12 @@ impl Postgres {
 
     async fn perform(&self, task: Task) -> Result<(), Error> {
         match task {
-            Task::Initdb => self.initdb().await,
+            Task::Initdb => self.bootstrap().await,
             Task::PostBootstrap => self.post_bootstrap().await,
-            Task::BaseBackup { from } => self.base_backup(&from).await,
-            Task::Rewind { from } => self.rewind(&from).await,
+            Task::MoveAside => self.move_aside().await,
+            Task::BaseBackup { from, leader } => self.base_backup(&from, &leader).await,
+            Task::Restore => self.restore().await,
+            Task::Rewind { from, pg_rewind } => self.rewind(&from, pg_rewind).await,
             Task::StartPrimary { config } => self.start_primary(&config).await,
             Task::StartStandby { config } => self.start_standby(&config).await,
             Task::Promote => self.promote().await,

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use matriarch_ha::divergence::Divergence;
 use matriarch_ha::effect::{ServerConfig, Upstream};
 use matriarch_ha::event::{ControlData, DataDir};
 use matriarch_supervisor::protocol::{Answer, FileOp, Refusal, Request, StopMode};
 use tokio::time::{Instant, sleep};
 
-use super::super::{Error, Postgres, conf, tool};
+use super::super::{Error, Postgres, conf, controldata, tool};
 use crate::config::User;
 use crate::supervisor::CallError;
 
@@ -26,13 +27,15 @@ const IN_CONTROL: &str = "SELECT CASE WHEN pg_is_in_recovery() THEN 'standby' \
      ELSE 'no' END FROM pg_control_checkpoint()";
 
 impl Postgres {
+    /// Where the directory is in the leader's history nothing is rewound: it only becomes a standby's.
+    ///
     /// What is lost if everything dies after a step:
     /// 1. The directory is brought to a clean end (crash recovery): nothing.
     /// 2. `<pgdata>.rewinding` is written: from here on the directory counts as broken, as a half rewound one is. If `pg_rewind`
     ///    fails before it has changed anything, the mark is taken away again.
     /// 3. `pg_rewind` has ended well, standby.signal is written: nothing but the time of another clone, while the mark is there.
     /// 4. The mark is removed: nothing.
-    pub(super) async fn rewind(&self, from: &Upstream) -> Result<(), Error> {
+    pub(super) async fn rewind(&self, from: &Upstream, pg_rewind: bool) -> Result<(), Error> {
         if let Answer::Status(status) = self.supervisor.call(Request::Status).await?
             && status.postmaster.is_some()
         {
@@ -45,13 +48,29 @@ impl Postgres {
             return Err(Error::State(format!("there is no data directory to rewind: {found:?}")));
         };
         self.clean_end(&data).await?;
+        self.another_copy(from).await?;
+        let divergence = self.compared(from).await?;
+        tracing::info!("compared with {}: {divergence:?}", from.member);
+        match &divergence {
+            Some(Divergence::None) => {
+                return Ok(self.supervisor.write(self.place.standby_signal(), String::new(), 0o600).await?);
+            }
+            Some(Divergence::Diverged(why) | Divergence::Unknown(why)) => self.can_rewind(pg_rewind, why).await?,
+            None => self.can_rewind(pg_rewind, "its history cannot be asked for").await?,
+        }
+        self.archive_ready().await?;
 
         let rewind = self.config.credentials(User::Rewind)?;
         self.timeline_is_in_control(from, &rewind.username).await?;
         let more = [("user", rewind.username.as_str()), ("dbname", "postgres"), ("application_name", "pg_rewind")];
         let source = conf::conninfo(&self.place, from, &more);
-        let arguments =
+        let mut arguments =
             vec![format!("--target-pgdata={}", self.place.data_dir.display()), format!("--source-server={source}")];
+        if self.settings().recovery.get("restore_command").is_some_and(|command| !command.is_empty()) {
+            self.write_recovery().await?;
+            // Segments that are gone from pg_wal come from the archive.
+            arguments.push("--restore-target-wal".to_owned());
+        }
         self.supervisor.write(self.place.rewinding(), format!("{}\n", from.member), 0o600).await?;
         self.files.forget();
         let finished = self.supervisor.run(tool("pg_rewind", arguments)).await?;
@@ -63,8 +82,26 @@ impl Postgres {
             }
             return Err(Error::Program(finished.reason()));
         }
+        if let Some(Divergence::Diverged(why)) = &divergence
+            && [&finished.output.stderr, &finished.output.stdout].iter().any(|text| text.contains("no rewind required"))
+        {
+            // It compares numbers of timelines only. The mark stays: what is here must not follow.
+            return Err(Error::Hopeless(format!("{why}; pg_rewind does not see it")));
+        }
         self.supervisor.write(self.place.standby_signal(), String::new(), 0o600).await?;
         self.supervisor.file(FileOp::Remove { path: self.place.rewinding() }).await?;
+        Ok(())
+    }
+
+    /// Whether `pg_rewind` may be used, and can.
+    async fn can_rewind(&self, pg_rewind: bool, why: &str) -> Result<(), Error> {
+        if !pg_rewind {
+            return Err(Error::Hopeless(format!("{why}; postgresql.use_pg_rewind is off")));
+        }
+        let control = self.controldata(&self.place.data_dir).await?;
+        if control.success() && !controldata::rewindable(&control.output.stdout) {
+            return Err(Error::Hopeless(format!("{why}; pg_rewind needs data checksums or wal_log_hints = on")));
+        }
         Ok(())
     }
 

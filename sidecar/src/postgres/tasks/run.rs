@@ -36,6 +36,9 @@ impl Postgres {
     pub(super) async fn start_primary(&self, config: &ServerConfig) -> Result<(), Error> {
         self.not_half_rewound().await?;
         let data = self.present().await?;
+        if let Some(mark) = self.bootstrap_marker().await? {
+            return self.start_bootstrapped(config, &mark).await;
+        }
         if data.state.contains("in recovery") || data.state.contains("in archive recovery") {
             return Err(Error::State(format!(
                 "the directory is a standby's ({}): it becomes a primary by a promotion only",
@@ -50,10 +53,8 @@ impl Postgres {
         config.upstream = None;
         self.files.forget();
         self.write_files(&config, false).await?;
-        for name in ["recovery.signal", "standby.signal"] {
-            self.supervisor.file(FileOp::Remove { path: self.place.data_dir.join(name) }).await?;
-        }
-        self.start(StartRole::Primary).await
+        self.remove_signals().await?;
+        self.start(StartRole::Primary, &[]).await
     }
 
     /// What is lost if everything dies after a step: nothing. standby.signal comes first, so that from the first step on no start
@@ -67,22 +68,30 @@ impl Postgres {
         self.files.forget();
         self.read_floor().await?;
         self.write_files(config, true).await?;
-        self.start(StartRole::Standby).await
+        self.start(StartRole::Standby, &[]).await
     }
 
-    async fn present(&self) -> Result<ControlData, Error> {
+    /// Without either, the directory starts as a primary.
+    pub(super) async fn remove_signals(&self) -> Result<(), Error> {
+        for name in ["recovery.signal", "standby.signal"] {
+            self.supervisor.file(FileOp::Remove { path: self.place.data_dir.join(name) }).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn present(&self) -> Result<ControlData, Error> {
         match self.look().await? {
             DataDir::Present(data) => Ok(data),
             other => Err(Error::State(format!("there is no data directory to start: {other:?}"))),
         }
     }
 
-    async fn start(&self, role: StartRole) -> Result<(), Error> {
+    pub(super) async fn start(&self, role: StartRole, more: &[(String, String)]) -> Result<(), Error> {
         self.forget_connection();
         let start = Start {
             role,
             data_dir: self.place.data_dir.clone(),
-            args: self.place.arguments(),
+            args: self.place.arguments(more),
             env: std::collections::BTreeMap::new(),
         };
         let pid = self.supervisor.start(start).await?;
