@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::needless_pass_by_value, missing_docs)] // a test may panic: that is how it fails
 
-#[allow(dead_code, reason = "each test binary uses a part of it")]
 mod world;
 
 use matriarch_ha::event::TaskError;

@@ -211,7 +211,15 @@ fn member(kubernetes: &Kubernetes, name: Option<String>, env: &impl Fn(&str) -> 
 /// Section `postgresql` without what is this member's own, passwords above all.
 fn local(document: &Value) -> Value {
     const OWN: [&str; 9] = [
-        "authentication", "bin_dir", "bin_name", "config_dir", "connect_address", "data_dir", "listen", "pgpass", "proxy_address",
+        "authentication",
+        "bin_dir",
+        "bin_name",
+        "config_dir",
+        "connect_address",
+        "data_dir",
+        "listen",
+        "pgpass",
+        "proxy_address",
     ];
     match document.get("postgresql") {
         Some(Value::Object(section)) => {
