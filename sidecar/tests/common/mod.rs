@@ -139,7 +139,15 @@ matriarch: {{secrets_dir: {dir}/secrets, supervisor_socket: {dir}/sockets/superv
         }
         let log = std::fs::File::create(dir.join("log")).unwrap();
         command.stdout(log.try_clone().unwrap()).stderr(log);
-        let child = command.spawn().unwrap();
+        let child = loop {
+            match command.spawn() {
+                // Another test forked while the copy of the program was open for writing.
+                Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                spawned => break spawned.unwrap(),
+            }
+        };
         let (events_in, mut events) = unbounded_channel();
         let supervisor = Supervisor::connect(config.matriarch.supervisor_socket.clone(), events_in);
         let attached =
