@@ -18,10 +18,11 @@ demo: deps ## A real Kubernetes here, three PostgreSQL, the primary killed, a ne
 	$(E2E) demo
 
 .PHONY: test
-test: deps fmt-check lint unit scenarios ## Everything that CI runs: format, lints, unit tests, generated files, scenarios on a real cluster
+test: deps fmt-check lint unit bare-quick scenarios ## Everything that CI runs: format, lints, unit tests, generated files, scenarios outside of pods and on a real cluster
 
 .PHONY: test-full
 test-full: deps fmt-check lint unit ## Everything, on every PostgreSQL major; writes docs/measured-MAJOR.md
+	for major in 15 18; do $(E2E) bare --postgres $$major --report docs/measured-bare-$$major.md; done
 	for major in $(MAJORS); do $(E2E) test --postgres $$major --report docs/measured-$$major.md; done
 
 .PHONY: deps
@@ -32,6 +33,14 @@ deps: ## Install what is needed: packages, Kubernetes from Go modules, images (n
 .PHONY: scenarios
 scenarios: ## Only the scenarios on a real cluster (FILTER=name for some)
 	$(E2E) test --postgres $(MAJOR) $(if $(FILTER),--filter $(FILTER)) $(ARGS)
+
+.PHONY: bare
+bare: deps ## Only the scenarios outside of pods: three agents and PostgreSQL here, a real API server (FILTER=name for some)
+	$(E2E) bare --postgres $(MAJOR) $(if $(FILTER),--filter $(FILTER)) $(ARGS)
+
+.PHONY: bare-quick
+bare-quick: deps
+	$(E2E) bare --quick --postgres $(MAJOR)
 
 .PHONY: unit
 unit: ## Unit tests, with real PostgreSQL where a test needs one; stale generated files fail here

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use jiff::{Timestamp, ToSpan as _};
 use matriarch_e2e::cluster::{self, Cluster, Layout, Options};
@@ -34,6 +34,11 @@ enum Command {
     },
     /// Run the scenarios: faults on a real cluster, each with clients that write and a checker.
     Test(Test),
+    /// Run the scenarios of members outside of pods: real agents, supervisors, PostgreSQL and API server, no kubelets.
+    Bare(Bare),
+    /// The same from inside of its sandbox.
+    #[command(hide = true)]
+    BareInside(Bare),
     /// Make, look at and remove test clusters.
     Cluster {
         #[command(subcommand)]
@@ -64,6 +69,28 @@ struct Test {
     /// Unoptimized binaries: quicker to build, not for measurements.
     #[arg(long)]
     dev: bool,
+}
+
+#[derive(clap::Args)]
+struct Bare {
+    /// Only scenarios whose names contain one of these, separated by commas.
+    #[arg(long)]
+    filter: Option<String>,
+    /// Only the quick ones.
+    #[arg(long)]
+    quick: bool,
+    /// The major version of PostgreSQL: 15, 16 or 18.
+    #[arg(long, default_value = "15", env = "MATRIARCH_POSTGRES")]
+    postgres: String,
+    /// Write the table to this file as well.
+    #[arg(long)]
+    report: Option<PathBuf>,
+    /// Unoptimized binaries: quicker to build.
+    #[arg(long)]
+    dev: bool,
+    /// A folder with binaries that are there already.
+    #[arg(long)]
+    binaries: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -142,8 +169,44 @@ fn execute(cli: Cli) -> Result<()> {
             runtime.block_on(demo::demo(Options { name, ..Options::default() }, &postgres))
         }
         Command::Test(test) => runtime.block_on(run_scenarios(test)),
+        Command::Bare(bare) => run_bare(bare),
+        Command::BareInside(bare) => {
+            let binaries = bare.binaries.context("no --binaries")?;
+            let Bare { filter, quick, postgres: major, report, .. } = bare;
+            let options = matriarch_e2e::bare::Options { filter, quick, major, report, binaries };
+            if !runtime.block_on(matriarch_e2e::bare::inside(&options))? {
+                bail!("not all scenarios passed");
+            }
+            Ok(())
+        }
         Command::Cluster { command } => runtime.block_on(run(command)),
     }
+}
+
+/// Builds, and goes on in the sandbox.
+fn run_bare(bare: Bare) -> Result<()> {
+    deps::require_root()?;
+    let binaries = match bare.binaries {
+        Some(folder) => std::path::absolute(folder)?,
+        None => {
+            let profile = if bare.dev { Profile::Dev } else { Profile::Release };
+            step("building the sidecar and supervisor (static)", || matriarch_e2e::images::own::compile(profile))?
+        }
+    };
+    let mut arguments = vec!["bare-inside".to_owned(), "--postgres".to_owned(), bare.postgres];
+    arguments.extend(["--binaries".to_owned(), binaries.display().to_string()]);
+    if bare.quick {
+        arguments.push("--quick".to_owned());
+    }
+    for (name, value) in [("--filter", bare.filter), ("--report", bare.report.map(|path| path.display().to_string()))] {
+        if let Some(value) = value {
+            arguments.extend([name.to_owned(), value]);
+        }
+    }
+    if !matriarch_e2e::bare::enter(&arguments)? {
+        bail!("not all scenarios passed");
+    }
+    Ok(())
 }
 
 async fn run_scenarios(test: Test) -> Result<()> {

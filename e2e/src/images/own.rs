@@ -78,7 +78,7 @@ fn image(cache: &Cache, name: &str, programs: &[&str], binaries: &Path) -> Resul
 }
 
 /// Builds for musl where that target is, else a static glibc; returns the folder of the binaries.
-fn compile(profile: Profile) -> Result<PathBuf> {
+pub fn compile(profile: Profile) -> Result<PathBuf> {
     let workspace = crate_folder().parent().context("the crate lies in the workspace")?;
     let target = if has_musl() { MUSL } else { GNU };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

@@ -66,6 +66,11 @@ fn image(
     Ok(Image { reference: reference.to_owned(), archive: folder.join("image.tar") })
 }
 
+/// The layer of a major that the wheel brings: for those who unpack it elsewhere.
+pub fn wheel_layer(cache: &Cache, major: &str) -> Result<PathBuf> {
+    Ok(wheel_layers(cache)?.join(format!("{major}.tar")))
+}
+
 /// A folder with one layer for each major of the wheel.
 fn wheel_layers(cache: &Cache) -> Result<PathBuf> {
     let requirements = crate_folder().join("binaries/postgres/requirements.txt");

@@ -168,6 +168,27 @@ fn a_wiped_lock_object_does_not_move_the_lead() {
     assert_eq!(world.writable(), [leader]);
 }
 
+/// Settings stay in force, the object comes back as it was, and only one member ever makes a cluster.
+#[test]
+fn a_wiped_config_is_written_again() {
+    let (mut world, leader) = bootstrapped(QUORUM);
+    let config = world.annotation("x-config", "config").unwrap();
+    let id = world.annotation("x-config", "initialize");
+    let object = world.objects.remove(&(Kind::Lock, "x-config".into())).unwrap();
+    for name in ["x-0", "x-1", "x-2"] {
+        world.push(name, 1, Event::Store(matriarch_ha::event::StoreEvent::Deleted(Kind::Lock, object.clone())));
+    }
+    let whole =
+        |w: &mut World| w.annotation("x-config", "config").is_some() && w.annotation("x-config", "initialize") == id;
+    world.run_until("the object is there again", 5_000, whole);
+    let parsed = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    assert_eq!(parsed(&world.annotation("x-config", "config").unwrap()), parsed(&config));
+    // Only the annotation, by a mistaken edit.
+    world.store(Kind::Lock, "x-config", |object| drop(object.annotations.remove("config")));
+    world.run_until("the annotation is there again", 5_000, |w| w.annotation("x-config", "config").is_some());
+    assert_eq!(world.writable(), [leader]);
+}
+
 #[test]
 fn a_standby_without_a_receiver_keeps_the_timeline_it_has_seen() {
     let (mut world, leader) = bootstrapped(QUORUM);

@@ -333,17 +333,24 @@ impl Core {
         effects.push(Effect::Change { id, change: Change::Configure(config) });
     }
 
-    fn write_config(&mut self, now: Boot, keys: &[(&str, Option<String>)], effects: &mut Vec<Effect>) {
+    /// The configuration goes with it where it is not stored: the one that was in force, else that of a new cluster.
+    pub(super) fn write_config(&mut self, now: Boot, keys: &[(&str, Option<String>)], effects: &mut Vec<Effect>) {
         if self.in_flight(|c| matches!(c, Call::Config)) {
             return;
         }
         let mut annotations: BTreeMap<String, Option<String>> =
             keys.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
         let name = self.id.config_object.clone();
-        if self.config_document.is_none() {
-            annotations.insert("config".to_owned(), Some(self.id.bootstrap_config.to_string()));
+        if !self.config_is_stored() {
+            let config = self.config_document.as_ref().unwrap_or(&self.id.bootstrap_config);
+            annotations.insert("config".to_owned(), Some(config.to_string()));
         }
+        self.config_sent = now;
         self.store_call(now, Call::Config, name, annotations, effects);
+    }
+
+    pub(super) fn config_is_stored(&self) -> bool {
+        self.locks.get(&self.id.config_object).is_some_and(|object| object.annotations.contains_key("config"))
     }
 
     pub(super) fn write_sync(&mut self, now: Boot, keys: BTreeMap<String, Option<String>>, effects: &mut Vec<Effect>) {

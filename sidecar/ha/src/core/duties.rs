@@ -16,6 +16,8 @@ use crate::types::{Boot, Lsn};
 const QUERY_TIMEOUT_MS: u64 = 1_000;
 /// Pace of questions while a server starts, milliseconds.
 pub(super) const STARTING_QUERY_MS: u64 = 50;
+/// Between two tries to write a wiped configuration, milliseconds.
+const CONFIG_RETRY_MS: u64 = 1_000;
 /// A standby that does not stream keeps its place in the synchronous set for so long: it may just be following a new leader.
 const SYNC_GRACE_MS: u64 = 1_000;
 
@@ -38,6 +40,7 @@ impl Core {
         self.keep_sync(boot, effects);
         self.keep_slots(boot, effects);
         self.keep_address(boot, effects);
+        self.keep_config(boot, effects);
         self.finish_failover(boot, effects);
         if self.checkpoint_wanted && self.address_written() {
             self.checkpoint_wanted = false;
@@ -171,6 +174,14 @@ impl Core {
                 self.change_retry_at = now.plus_ms(30_000);
             }
             effects.push(Effect::Change { id, change: Change::Slots { wanted: wanted.into_iter().collect() } });
+        }
+    }
+
+    /// A configuration that was wiped is written again as it was.
+    fn keep_config(&mut self, now: Boot, effects: &mut Vec<Effect>) {
+        let wiped = self.config_document.is_some() && self.locks.fresh() && !self.config_is_stored();
+        if wiped && now.ms_since(self.config_sent) >= CONFIG_RETRY_MS {
+            self.write_config(now, &[], effects);
         }
     }
 

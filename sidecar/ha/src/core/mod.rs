@@ -140,6 +140,8 @@ pub struct Core {
     history: History,
     /// The configuration in force, until the edge was told of it.
     settings: Option<Box<Value>>,
+    /// When the configuration was last written by us.
+    config_sent: Boot,
     /// Who owns the lock objects: an object made anew must not outlive the cluster either.
     owners: Vec<Value>,
     calls: BTreeMap<u64, (Boot, Call)>,
@@ -211,6 +213,7 @@ impl Core {
             config,
             config_document: None,
             history: History::default(),
+            config_sent: Boot(0),
             owners: Vec::new(),
             calls: BTreeMap::new(),
             lock_sent: Boot(0),

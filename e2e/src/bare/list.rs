@@ -1,0 +1,57 @@
+//! All scenarios, in the order in which they run.
+
+use anyhow::Result;
+use futures::future::LocalBoxFuture;
+
+use super::scenarios::{data, faults, life, rules, store};
+use super::stage::Stage;
+use crate::scenarios::Row;
+
+/// What a scenario does.
+pub type Body = for<'a> fn(&'a Stage, &'a mut Row) -> LocalBoxFuture<'a, Result<()>>;
+
+/// One scenario.
+#[derive(Clone, Copy)]
+pub struct Scenario {
+    /// Its name, for `--filter`; that of its cluster as well.
+    pub name: &'static str,
+    /// It belongs to the quick set.
+    pub quick: bool,
+    /// What it does.
+    pub body: Body,
+}
+
+const fn quick(name: &'static str, body: Body) -> Scenario {
+    Scenario { name, quick: true, body }
+}
+
+const fn long(name: &'static str, body: Body) -> Scenario {
+    Scenario { name, quick: false, body }
+}
+
+/// All of them.
+pub const ALL: &[Scenario] = &[
+    quick("bootstrap", |stage, row| Box::pin(life::bootstrap(stage, row))),
+    quick("environment", |stage, row| Box::pin(life::environment(stage, row))),
+    quick("switchover", |stage, row| Box::pin(faults::switchover(stage, row))),
+    quick("agent-terminated", |stage, row| Box::pin(life::agent_terminated(stage, row))),
+    quick("agent-killed", |stage, row| Box::pin(life::agent_killed(stage, row))),
+    long("agent-lost", |stage, row| Box::pin(life::agent_lost(stage, row))),
+    quick("agent-stopped", |stage, row| Box::pin(life::agent_stopped(stage, row))),
+    quick("postmaster-killed", |stage, row| Box::pin(faults::postmaster_killed(stage, row))),
+    long("supervisor-killed", |stage, row| Box::pin(faults::supervisor_killed(stage, row))),
+    quick("quorum-kills", |stage, row| Box::pin(faults::quorum_kills(stage, row))),
+    long("frozen", |stage, row| Box::pin(faults::frozen(stage, row))),
+    long("drop-to-one", |stage, row| Box::pin(faults::drop_to_one(stage, row))),
+    quick("failsafe", |stage, row| Box::pin(store::failsafe(stage, row))),
+    quick("wiped-config", |stage, row| Box::pin(store::wiped_config(stage, row))),
+    long("wiped-all", |stage, row| Box::pin(store::wiped_all(stage, row))),
+    long("pod-replaced", |stage, row| Box::pin(store::pod_replaced(stage, row))),
+    quick("rewind", |stage, row| Box::pin(data::rewind(stage, row))),
+    long("pid-reused", |stage, row| Box::pin(data::pid_reused(stage, row))),
+    quick("data-removed", |stage, row| Box::pin(data::data_removed(stage, row))),
+    quick("tags", |stage, row| Box::pin(rules::tags(stage, row))),
+    long("priorities", |stage, row| Box::pin(rules::priorities(stage, row))),
+    long("foreign-data", |stage, row| Box::pin(data::foreign_data(stage, row))),
+    long("start-timeout-zero", |stage, row| Box::pin(rules::start_timeout_zero(stage, row))),
+];

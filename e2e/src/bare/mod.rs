@@ -1,0 +1,17 @@
+//! Members outside of pods: three real agents, supervisors and `PostgreSQL` on this machine against a real API server, without
+//! kubelets. Everything lives in namespaces of its own (processes, network, mounts) and goes with them.
+
+mod control_plane;
+mod list;
+mod member;
+mod postgres;
+mod proxy;
+mod runner;
+mod sandbox;
+mod scenarios;
+mod stage;
+mod team;
+mod wait;
+
+pub use runner::{Options, inside};
+pub use sandbox::enter;

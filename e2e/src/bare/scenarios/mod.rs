@@ -1,0 +1,94 @@
+//! What the scenarios have in common: a team, clients that write through the proxy and to each member, and the checker.
+
+pub mod data;
+pub mod faults;
+pub mod life;
+pub mod rules;
+pub mod store;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::json;
+
+use super::member::database;
+use super::proxy::Proxy;
+use super::sandbox::SERVICE;
+use super::stage::Stage;
+use super::team::{Plan, STEADY, Team};
+use super::wait::until;
+use crate::scenarios::Row;
+use crate::workload::{Promise, Workload, clock};
+
+/// A failover without notice: ttl 6 and what follows.
+pub const FAILOVER: Duration = Duration::from_secs(15);
+
+/// A team under workload.
+pub struct Play<'a> {
+    /// The clients.
+    pub workload: Workload,
+    _proxy: Proxy,
+    /// The members.
+    pub team: Team<'a>,
+}
+
+impl<'a> Play<'a> {
+    /// Makes the team and starts the clients.
+    pub async fn begin(stage: &'a Stage, plan: Plan) -> Result<Self> {
+        let team = Team::running(stage, plan).await.context("at the beginning")?;
+        Self::on(team).await
+    }
+
+    /// Starts the clients of a team that runs.
+    pub async fn on(team: Team<'a>) -> Result<Self> {
+        let addresses = team.members.iter().map(|member| member.address).collect();
+        let proxy = Proxy::start(SERVICE, addresses).await?;
+        let run = format!("{} {}", team.plan.name, clock::now().as_millis());
+        let file = team.folder().join("workload.jsonl");
+        let workload = Workload::start(database(SERVICE), None, &run, &file).await?;
+        for member in &team.members {
+            workload.watch_pod(None, &member.address.to_string())?;
+        }
+        workload.writable(STEADY).await?;
+        Ok(Self { workload, _proxy: proxy, team })
+    }
+
+    /// Waits until all is well, and judges what the clients were told.
+    pub async fn end(self, row: &mut Row, promise: Promise) -> Result<()> {
+        self.workload.writable(STEADY).await.context("at the end")?;
+        self.team.steady(STEADY).await.context("at the end")?;
+        let verdict = self.workload.finish().await?;
+        let failures = verdict.failures(promise);
+        row.verdict = Some(verdict);
+        if !failures.is_empty() {
+            bail!("{}", failures.join("; "));
+        }
+        Ok(())
+    }
+
+    /// Fails when clients had to wait for longer than this from `since` on.
+    pub fn no_gap(&self, since: Duration, limit: Duration) -> Result<()> {
+        match crate::workload::longest_gap(&self.workload.history().attempts(), since) {
+            Some(gap) if gap.length > limit => bail!("clients waited too long: {gap}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Asks the leader for a switchover and waits for its answer.
+pub async fn switch_over(team: &Team<'_>, to: &str) -> Result<()> {
+    let leader = team.leader().await?;
+    let (code, text) = leader.post("/switchover", &json!({"leader": leader.name, "candidate": to})).await?;
+    if code != 200 {
+        bail!("the switchover to {to} was answered {code} {text}");
+    }
+    Ok(())
+}
+
+/// Waits until a log says something.
+pub async fn logs(member: &super::member::Member, what: &str, deadline: Duration) -> Result<()> {
+    until(&format!("the log of {} says {what:?}", member.name), deadline, async || {
+        Ok(if member.logged().contains(what) { Ok(()) } else { Err("it does not".to_owned()) })
+    })
+    .await
+}
