@@ -91,6 +91,9 @@ struct Bare {
     /// A folder with binaries that are there already.
     #[arg(long)]
     binaries: Option<PathBuf>,
+    /// The sandbox's own folder.
+    #[arg(long, hide = true)]
+    root: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -172,8 +175,9 @@ fn execute(cli: Cli) -> Result<()> {
         Command::Bare(bare) => run_bare(bare),
         Command::BareInside(bare) => {
             let binaries = bare.binaries.context("no --binaries")?;
+            let root = bare.root.context("no --root")?;
             let Bare { filter, quick, postgres: major, report, .. } = bare;
-            let options = matriarch_e2e::bare::Options { filter, quick, major, report, binaries };
+            let options = matriarch_e2e::bare::Options { filter, quick, major, report, binaries, root };
             if !runtime.block_on(matriarch_e2e::bare::inside(&options))? {
                 bail!("not all scenarios passed");
             }
@@ -186,12 +190,11 @@ fn execute(cli: Cli) -> Result<()> {
 /// Builds, and goes on in the sandbox.
 fn run_bare(bare: Bare) -> Result<()> {
     deps::require_root()?;
-    let binaries = match bare.binaries {
-        Some(folder) => std::path::absolute(folder)?,
-        None => {
-            let profile = if bare.dev { Profile::Dev } else { Profile::Release };
-            step("building the sidecar and supervisor (static)", || matriarch_e2e::images::own::compile(profile))?
-        }
+    let binaries = if let Some(folder) = bare.binaries {
+        std::path::absolute(folder)?
+    } else {
+        let profile = if bare.dev { Profile::Dev } else { Profile::Release };
+        step("building the sidecar and supervisor (static)", || matriarch_e2e::images::own::compile(profile))?
     };
     let mut arguments = vec!["bare-inside".to_owned(), "--postgres".to_owned(), bare.postgres];
     arguments.extend(["--binaries".to_owned(), binaries.display().to_string()]);

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
-use super::scenarios::{data, faults, life, rules, store};
+use super::scenarios::{data, faults, life, making, people, rules, store};
 use super::stage::Stage;
 use crate::scenarios::Row;
 
@@ -54,4 +54,9 @@ pub const ALL: &[Scenario] = &[
     long("priorities", |stage, row| Box::pin(rules::priorities(stage, row))),
     long("foreign-data", |stage, row| Box::pin(data::foreign_data(stage, row))),
     long("start-timeout-zero", |stage, row| Box::pin(rules::start_timeout_zero(stage, row))),
+    quick("pause", |stage, row| Box::pin(people::paused(stage, row))),
+    quick("scheduled", |stage, row| Box::pin(people::scheduled(stage, row))),
+    long("failover-by-hand", |stage, row| Box::pin(people::failover_by_hand(stage, row))),
+    quick("pitr", |stage, row| Box::pin(making::point_in_time(stage, row))),
+    long("replica-script", |stage, row| Box::pin(making::replica_without_leader(stage, row))),
 ];

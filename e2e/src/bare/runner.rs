@@ -29,6 +29,8 @@ pub struct Options {
     pub report: Option<PathBuf>,
     /// The folder of our programs.
     pub binaries: PathBuf,
+    /// The sandbox's own folder.
+    pub root: PathBuf,
 }
 
 /// Inside of the sandbox: runs all that match. Ok(false) says that a scenario failed.
@@ -44,8 +46,8 @@ pub async fn inside(options: &Options) -> Result<bool> {
         bail!("no scenario is called so; there are {}", names.join(", "));
     }
     let begin = Instant::now();
-    let root = sandbox::prepare()?;
-    let stage = Stage::prepare(&root, &options.binaries, &options.major).await?;
+    sandbox::prepare(&options.root)?;
+    let stage = Stage::prepare(&options.root, &options.binaries, &options.major).await?;
     eprintln!("the API server is ready after {:.1} s", begin.elapsed().as_secs_f32());
     let mut report = Report::default();
     for scenario in chosen {

@@ -3,6 +3,8 @@
 pub mod data;
 pub mod faults;
 pub mod life;
+pub mod making;
+pub mod people;
 pub mod rules;
 pub mod store;
 
@@ -22,6 +24,9 @@ use crate::workload::{Promise, Workload, clock};
 
 /// A failover without notice: ttl 6 and what follows.
 pub const FAILOVER: Duration = Duration::from_secs(15);
+
+/// For how long clients write when all is well again.
+const AFTERWARDS: Duration = Duration::from_secs(1);
 
 /// A team under workload.
 pub struct Play<'a> {
@@ -57,6 +62,7 @@ impl<'a> Play<'a> {
     pub async fn end(self, row: &mut Row, promise: Promise) -> Result<()> {
         self.workload.writable(STEADY).await.context("at the end")?;
         self.team.steady(STEADY).await.context("at the end")?;
+        tokio::time::sleep(AFTERWARDS).await;
         let verdict = self.workload.finish().await?;
         let failures = verdict.failures(promise);
         row.verdict = Some(verdict);
