@@ -35,6 +35,16 @@ pub struct Dynamic {
     pub pause: bool,
     /// Replication before acknowledgement.
     pub sync_mode: SyncMode,
+    /// No commit is acknowledged without a standby (synchronous_mode_strict).
+    pub sync_strict: bool,
+    /// A standby further behind the furthest one is not synchronous (maximum_lag_on_syncnode, bytes).
+    pub max_lag_on_syncnode: Option<u64>,
+    /// A standby that still streams lets its primary so much time to renew the lock (primary_race_backoff).
+    pub race_backoff_ms: u64,
+    /// A fast shutdown of a primary becomes an immediate one after this; with synchronous replication only (primary_stop_timeout).
+    pub primary_stop_timeout_ms: u64,
+    /// How many lines of the timeline history are kept, 0: all (max_timelines_history).
+    pub max_history: usize,
     /// Standbys that must have a commit.
     pub sync_count: usize,
     /// Physical slots for members.
@@ -85,6 +95,11 @@ impl Default for Dynamic {
             failsafe_mode: true,
             pause: false,
             sync_mode: SyncMode::Off,
+            sync_strict: false,
+            max_lag_on_syncnode: None,
+            race_backoff_ms: 0,
+            primary_stop_timeout_ms: 0,
+            max_history: 0,
             sync_count: 1,
             use_slots: true,
             use_pg_rewind: true,
@@ -110,29 +125,35 @@ impl Dynamic {
                 *into = s.saturating_mul(1000);
             }
         };
+        let flag = |value: Option<&Value>, into: &mut bool| {
+            if let Some(v) = value.and_then(boolean) {
+                *into = v;
+            }
+        };
         seconds("ttl", &mut c.ttl_ms);
         seconds("loop_wait", &mut c.loop_wait_ms);
         seconds("retry_timeout", &mut c.retry_timeout_ms);
         seconds("member_slots_ttl", &mut c.member_slots_ttl_ms);
         seconds("primary_start_timeout", &mut c.primary_start_timeout_ms);
+        seconds("primary_stop_timeout", &mut c.primary_stop_timeout_ms);
+        seconds("primary_race_backoff", &mut c.race_backoff_ms);
+        flag(document.get("synchronous_mode_strict"), &mut c.sync_strict);
+        c.max_lag_on_syncnode = document.get("maximum_lag_on_syncnode").and_then(Value::as_u64).filter(|lag| *lag > 0);
+        if let Some(n) = document.get("max_timelines_history").and_then(Value::as_u64) {
+            c.max_history = usize::try_from(n).unwrap_or(0);
+        }
         c.ttl_ms = c.ttl_ms.max(MIN_TTL_MS);
         c.loop_wait_ms = c.loop_wait_ms.clamp(500, c.ttl_ms / 3);
         c.retry_timeout_ms = c.retry_timeout_ms.clamp(1_000, c.ttl_ms / 2);
         if let Some(lag) = document.get("maximum_lag_on_failover").and_then(Value::as_u64) {
             c.maximum_lag_on_failover = lag;
         }
-        let flag = |value: Option<&Value>, into: &mut bool| {
-            if let Some(v) = value.and_then(boolean) {
-                *into = v;
-            }
-        };
         flag(document.get("check_timeline"), &mut c.check_timeline);
         flag(document.get("failsafe_mode"), &mut c.failsafe_mode);
         flag(document.get("pause"), &mut c.pause);
         c.sync_mode = match document.get("synchronous_mode") {
             Some(Value::String(s)) if s.eq_ignore_ascii_case("quorum") => SyncMode::Quorum,
-            // Priority-based synchronous mode promises no less in the meantime: a quorum of all is waited for.
-            other if other.and_then(boolean) == Some(true) => SyncMode::Quorum,
+            other if other.and_then(boolean) == Some(true) => SyncMode::Priority,
             _ => SyncMode::Off,
         };
         if let Some(n) = document.get("synchronous_node_count").and_then(Value::as_u64) {

@@ -50,6 +50,17 @@ pub struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
+    /// Somebody who is ahead shall lead. Where commits were promised to last, votes tell what we may lack, and one who is ahead
+    /// without having come first for long (it cannot lead, or knows only what nobody acknowledged) is not waited for for ever.
+    fn yields(&self, name: &str) -> bool {
+        match self.mode {
+            SyncMode::Off => !self.by_hand,
+            SyncMode::Priority | SyncMode::Quorum => {
+                Some(name) != self.former && self.priority.is_some() && quorum::electorate(self.sync, name)
+            }
+        }
+    }
+
     /// Comes before us if it is as far as we are.
     fn precedes(&self, name: &str, priority: i64) -> bool {
         Some(name) != self.former && self.priority.is_some_and(|ours| priority > ours)
@@ -69,6 +80,10 @@ pub enum Outcome {
 
 /// Judges the answers so far.
 pub fn judge(round: &Round, me: &Candidate<'_>) -> Outcome {
+    let voting = me.mode != SyncMode::Off;
+    if me.mode == SyncMode::Priority && !quorum::electorate(me.sync, me.name) {
+        return Outcome::Lost(format!("not among the synchronous standbys ({})", me.sync.voters.join(", ")));
+    }
     let mut votes = BTreeSet::new();
     let mut open = Vec::new();
     for (name, answer) in &round.asked {
@@ -83,7 +98,7 @@ pub fn judge(round: &Round, me: &Candidate<'_>) -> Outcome {
                     continue;
                 }
                 let ahead = (peer.timeline, peer.lsn) > (me.timeline, me.lsn);
-                if ahead && !peer.nofailover && !(me.by_hand && me.mode == SyncMode::Off) {
+                if ahead && !peer.nofailover && me.yields(name) {
                     return Outcome::Lost(format!("{name} is ahead: {} on timeline {}", peer.lsn, peer.timeline));
                 }
                 let level = (peer.timeline, peer.lsn) == (me.timeline, me.lsn);
@@ -93,7 +108,7 @@ pub fn judge(round: &Round, me: &Candidate<'_>) -> Outcome {
                         peer.failover_priority
                     ));
                 }
-                if !ahead && (me.mode == SyncMode::Off || peer.stream_ended) {
+                if !ahead && (!voting || peer.stream_ended) {
                     votes.insert(name.clone());
                 }
             }
@@ -104,24 +119,24 @@ pub fn judge(round: &Round, me: &Candidate<'_>) -> Outcome {
         let member = me.members.iter().find(|m| m.name == *name);
         member.is_some_and(|m| !m.tags.nofailover && me.precedes(name, m.tags.failover_priority))
     };
-    match me.mode {
-        SyncMode::Quorum if quorum::elected(me.sync, me.name, &votes) => {
-            let waited: Vec<String> = open.into_iter().filter(first).collect();
-            if waited.is_empty() { Outcome::Won } else { Outcome::Open(waited) }
-        }
-        SyncMode::Quorum if open.is_empty() => Outcome::Lost(format!(
+    if !voting {
+        let waited: Vec<String> = open.into_iter().filter(|n| Some(n.as_str()) != me.former).collect();
+        return if waited.is_empty() { Outcome::Won } else { Outcome::Open(waited) };
+    }
+    if quorum::elected(me.sync, me.name, &votes) {
+        let waited: Vec<String> = open.into_iter().filter(first).collect();
+        return if waited.is_empty() { Outcome::Won } else { Outcome::Open(waited) };
+    }
+    if open.is_empty() {
+        return Outcome::Lost(format!(
             "{} vote(s) of {} and the old leader {}: {} needed besides ours",
             votes.len(),
             me.sync.voters.join(", "),
             me.sync.leader.as_deref().unwrap_or("(none)"),
             me.sync.quorum
-        )),
-        SyncMode::Quorum => Outcome::Open(open),
-        SyncMode::Off | SyncMode::Priority => {
-            let waited: Vec<String> = open.into_iter().filter(|n| Some(n.as_str()) != me.former).collect();
-            if waited.is_empty() { Outcome::Won } else { Outcome::Open(waited) }
-        }
+        ));
     }
+    Outcome::Open(open)
 }
 
 #[cfg(test)]
@@ -238,6 +253,27 @@ mod tests {
         // It has more than we: no rival, but without its vote we may lack what was acknowledged.
         assert!(matches!(judge(&round(&[("c", tagged(101))]), &me), Outcome::Lost(_)));
         assert_eq!(judge(&round(&[("c", tagged(101))]), &candidate(SyncMode::Off, &sync)), Outcome::Won);
+    }
+
+    #[test]
+    fn in_priority_mode_only_listed_standbys_lead_and_need_no_votes() {
+        let sync = SyncState { leader: Some("a".into()), voters: vec!["b".into()], quorum: 0 };
+        let me = candidate(SyncMode::Priority, &sync);
+        let silent = || Some(Err("silent".to_owned()));
+        assert_eq!(judge(&round(&[("a", silent()), ("c", silent())]), &me), Outcome::Won);
+        // Not listed, and ahead by what nobody acknowledged.
+        assert_eq!(judge(&round(&[("a", silent()), ("c", Some(Ok(standby(101))))]), &me), Outcome::Won);
+        let other = SyncState { voters: vec!["c".into()], ..sync.clone() };
+        assert!(matches!(judge(&round(&[("a", silent())]), &candidate(SyncMode::Priority, &other)), Outcome::Lost(_)));
+    }
+
+    #[test]
+    fn one_who_is_ahead_and_does_not_lead_is_not_waited_for_for_ever() {
+        let sync = SyncState { leader: Some("a".into()), voters: vec!["b".into(), "c".into(), "d".into()], quorum: 1 };
+        let answers = round(&[("c", Some(Ok(standby(101)))), ("d", Some(Ok(standby(100))))]);
+        let me = candidate(SyncMode::Quorum, &sync);
+        assert!(matches!(judge(&answers, &me), Outcome::Lost(_)));
+        assert_eq!(judge(&answers, &Candidate { priority: None, ..me }), Outcome::Won, "d's vote is enough");
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod member_status;
 pub mod quorum;
 pub mod snapshot;
 pub mod store;
+pub mod sync_names;
 pub mod tags;
 pub mod types;
 pub mod view;

@@ -1,51 +1,20 @@
-//! Quorum replication: which step leads from the present state of voters and `synchronous_standby_names` to the wanted one.
+//! Synchronous replication: which step leads from the present state of `-sync` and `synchronous_standby_names` to the wanted one.
 //!
-//! The rule of safety (Patroni's): a commit is acknowledged by the leader and `n` of the synchronous set S; a candidate
-//! gathers itself and `q` of the voters V, the leader among them. They always share a member if `|V ∪ S| <= q + n`. Every
-//! state in between keeps it. A standby counts towards a smaller `q` only after it has everything that may have been
-//! acknowledged without it: all that was flushed when the present S came into force.
+//! One algebra for all modes. `-sync` has voters V and a number q: who wants to lead gathers q votes of V and the leader besides its
+//! own ([`elected`]). A commit is acknowledged by the leader and n of the synchronous set S. [`safe`] says that the two always share
+//! a member, so that the winner has the commit. Quorum mode has V = S and q = |V| − n; priority mode V = S, n = |S|, q = 0: each
+//! listed standby has everything, needs nobody's vote, and must have every commit until the moment it is promoted itself. With V
+//! empty only the leader can lead, whatever S is.
+//!
+//! Every state on the way is safe, also from one mode to another. What was acknowledged under an earlier S is covered because V and q
+//! become weaker only when all who may then lead have flushed what the leader had when the present S came into force.
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
-
+use crate::config::SyncMode;
 use crate::store::record::SyncState;
+pub use crate::sync_names::SyncNames;
 use crate::types::Lsn;
-
-/// `synchronous_standby_names`, as far as we write it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SyncNames {
-    /// How many of `names` must have a commit.
-    pub n: usize,
-    /// Members, sorted.
-    pub names: Vec<String>,
-}
-
-impl SyncNames {
-    /// For a reader of the setting: `ANY 1 ("a-0","a-1")`, or empty.
-    pub fn guc(&self) -> String {
-        if self.n == 0 || self.names.is_empty() {
-            return String::new();
-        }
-        let quoted: Vec<String> = self.names.iter().map(|n| format!("\"{}\"", n.replace('"', "\"\""))).collect();
-        format!("ANY {} ({})", self.n, quoted.join(","))
-    }
-
-    /// From the setting; none when we did not write it.
-    pub fn parse(guc: &str) -> Option<Self> {
-        if guc.trim().is_empty() {
-            return Some(Self::default());
-        }
-        let rest = guc.trim().strip_prefix("ANY ")?;
-        let (n, list) = rest.split_once(" (")?;
-        let names = list
-            .strip_suffix(')')?
-            .split(',')
-            .map(|name| name.trim().strip_prefix('"')?.strip_suffix('"').map(|n| n.replace("\"\"", "\"")))
-            .collect::<Option<Vec<_>>>()?;
-        Some(Self { n: n.trim().parse().ok()?, names })
-    }
-}
 
 /// What the leader sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,10 +27,14 @@ pub struct Replication<'a> {
     pub in_force: &'a SyncNames,
     /// Our flush position when it came into force.
     pub in_force_since: Lsn,
-    /// Members that stream now, with what they have flushed.
+    /// Members that stream now and may become synchronous, with what they have flushed; the best first.
     pub streaming: &'a [(String, Lsn)],
+    /// Which mode is wanted.
+    pub mode: SyncMode,
     /// How many standbys shall have each commit.
     pub count: usize,
+    /// No commit is acknowledged without a standby.
+    pub strict: bool,
 }
 
 /// The next step.
@@ -77,170 +50,156 @@ pub enum Step {
     Wait(String),
 }
 
-/// One step towards: voters = synchronous set = the streaming members, `n` = count, `q` = |V| − n.
-pub fn next_step(r: &Replication<'_>) -> Step {
-    let voters: BTreeSet<&String> = r.sync.voters.iter().collect();
-    let in_force: BTreeSet<&String> = r.in_force.names.iter().collect();
-    let wanted: BTreeSet<&String> = r.streaming.iter().map(|(name, _)| name).collect();
-    let n = if in_force.is_empty() { 0 } else { r.in_force.n };
-    let wanted_n = r.count.min(wanted.len());
-    let write = |voters: &BTreeSet<&String>, quorum: usize| {
+type Set<'a> = BTreeSet<&'a str>;
+
+/// Every set of members that can make one of them the leader shares a member with every set that can acknowledge a commit.
+pub fn safe(voters: &Set<'_>, q: usize, names: &SyncNames) -> bool {
+    // Without the leader's own vote nobody wins.
+    if q >= voters.len() {
+        return true;
+    }
+    if names.n == 0 || names.is_star() {
+        return false;
+    }
+    let outside = voters.iter().filter(|v| !names.names.iter().any(|n| n == *v)).count();
+    let met = (q + 1).saturating_sub(outside);
+    names.names.len() < names.n + met
+}
+
+/// The smallest q with which these voters are safe.
+fn least(voters: &Set<'_>, names: &SyncNames) -> usize {
+    (0..voters.len()).find(|q| safe(voters, *q, names)).unwrap_or(voters.len())
+}
+
+impl Replication<'_> {
+    fn write(&self, voters: &Set<'_>, quorum: usize) -> Step {
         Step::Sync(SyncState {
-            leader: Some(r.leader.to_owned()),
-            voters: voters.iter().map(|v| (*v).clone()).collect(),
+            leader: Some(self.leader.to_owned()),
+            voters: voters.iter().map(|v| (*v).to_owned()).collect(),
             quorum,
         })
-    };
+    }
 
-    // Not ours yet, or not covering what is in force: the safest statement that is true now.
-    let union: BTreeSet<&String> = voters.union(&in_force).copied().collect();
-    if r.sync.leader.as_deref() != Some(r.leader) || union.len() > r.sync.quorum + n {
-        return write(&union, union.len().saturating_sub(n));
-    }
-    // New standbys vote before commits may rest on them.
-    let with_new: BTreeSet<&String> = voters.union(&wanted).copied().collect();
-    if with_new != voters {
-        return write(&with_new, with_new.len().saturating_sub(n));
-    }
-    // Then commits rest on the wanted set. A smaller n needs a larger q first.
-    let names = SyncNames { n: wanted_n, names: wanted.iter().map(|w| (*w).clone()).collect() };
-    if wanted != in_force || wanted_n != n {
-        let needed = voters.len().saturating_sub(wanted_n);
-        if r.sync.quorum < needed {
-            return write(&voters, needed);
+    /// The setting that is wanted in the end.
+    fn wanted(&self) -> SyncNames {
+        let mut names: Vec<String> = self.streaming.iter().map(|(name, _)| name.clone()).collect();
+        let first = self.mode == SyncMode::Priority;
+        match self.mode {
+            SyncMode::Off => names.clear(),
+            SyncMode::Priority => names.truncate(self.count),
+            SyncMode::Quorum => {}
         }
-        return Step::Names(names);
+        names.sort();
+        if names.is_empty() {
+            return if self.strict && self.mode != SyncMode::Off {
+                SyncNames::star(first)
+            } else {
+                SyncNames::default()
+            };
+        }
+        if first { SyncNames::all_of(names) } else { SyncNames { first, n: self.count.min(names.len()), names } }
     }
-    // Last, q shrinks and the gone voters go, once enough standbys have what was acknowledged under the former set.
-    let quorum = wanted.len().saturating_sub(wanted_n);
-    if voters == wanted && r.sync.quorum == quorum {
+}
+
+/// One step towards the wanted mode.
+pub fn next_step(r: &Replication<'_>) -> Step {
+    // Not ours yet: only we lead, until standbys are known to have what we have.
+    if r.sync.leader.as_deref() != Some(r.leader) {
+        return r.write(&Set::new(), 0);
+    }
+    let voters: Set = r.sync.voters.iter().map(String::as_str).collect();
+    let q = r.sync.quorum.min(voters.len());
+    if !safe(&voters, q, r.in_force) {
+        return r.write(&voters, least(&voters, r.in_force));
+    }
+    let wanted = r.wanted();
+    let target: Set = wanted.names.iter().map(String::as_str).filter(|name| *name != "*").collect();
+    // Quorum: new standbys vote before commits may rest on them. Each new voter raises q, so that no fewer old ones are asked.
+    if r.mode == SyncMode::Quorum {
+        let with_new: Set = voters.union(&target).copied().collect();
+        if with_new != voters {
+            let raised = (q + with_new.len() - voters.len()).max(least(&with_new, r.in_force));
+            return r.write(&with_new, raised.min(with_new.len()));
+        }
+    }
+    // Then commits rest on the wanted set, once V and q are safe with it too.
+    if wanted != *r.in_force {
+        if safe(&voters, q, &wanted) {
+            return Step::Names(wanted);
+        }
+        let stay: Set = match r.mode {
+            SyncMode::Quorum => voters.clone(),
+            _ => voters.intersection(&target).copied().collect(),
+        };
+        let q = q.max(least(&stay, r.in_force)).max(least(&stay, &wanted)).min(stay.len());
+        return r.write(&stay, q);
+    }
+    // Last, V and q become what the wanted set allows, once those who may lead then have what was acknowledged under the former set.
+    let quorum = match r.mode {
+        SyncMode::Quorum if !wanted.is_star() => target.len() - wanted.n.min(target.len()),
+        _ => 0,
+    };
+    if voters == target && q == quorum {
         return Step::Steady;
     }
-    let behind: Vec<&str> =
-        r.streaming.iter().filter(|(_, flush)| *flush < r.in_force_since).map(|(name, _)| name.as_str()).collect();
+    let has_all = |name: &str| {
+        // Who could lead without anybody's vote until now still can.
+        (r.mode == SyncMode::Priority && q == 0 && voters.contains(name))
+            || r.streaming.iter().any(|(n, flush)| n == name && *flush >= r.in_force_since)
+    };
+    let behind: Vec<&str> = target.iter().copied().filter(|name| !has_all(name)).collect();
     if behind.is_empty() {
-        write(&wanted, quorum)
-    } else {
-        Step::Wait(format!("{} not yet at {}", behind.join(", "), r.in_force_since))
+        return r.write(&target, quorum);
     }
+    let confirmed: Set = target.iter().copied().filter(|name| has_all(name)).collect();
+    if r.mode == SyncMode::Priority && q == 0 && confirmed.len() > voters.len() && voters.is_subset(&confirmed) {
+        return r.write(&confirmed, 0);
+    }
+    Step::Wait(format!("{} not yet at {}", behind.join(", "), r.in_force_since))
 }
 
 /// May a candidate take over? `votes` are the members that answered, ended their stream, and are not ahead of it.
 pub fn elected(sync: &SyncState, candidate: &str, votes: &BTreeSet<String>) -> bool {
-    let electorate =
-        |name: &str| sync.leader.as_deref() == Some(name) || sync.voters.iter().any(|v| v.eq_ignore_ascii_case(name));
-    let others = votes.iter().filter(|v| *v != candidate && electorate(v)).count();
-    if electorate(candidate) { others >= sync.quorum } else { others > sync.quorum }
+    let others = votes.iter().filter(|v| *v != candidate && electorate(sync, v)).count();
+    if electorate(sync, candidate) { others >= sync.quorum } else { others > sync.quorum }
+}
+
+/// Its vote counts.
+pub fn electorate(sync: &SyncState, name: &str) -> bool {
+    sync.leader.as_deref() == Some(name) || sync.voters.iter().any(|v| v.eq_ignore_ascii_case(name))
 }
 
 /// The setting under which a state is safe: as many of its voters must have a commit as the next election may miss.
-pub fn in_force(state: &SyncState) -> SyncNames {
-    SyncNames { n: state.voters.len().saturating_sub(state.quorum), names: state.voters.clone() }
+pub fn in_force(state: &SyncState, mode: SyncMode, strict: bool) -> SyncNames {
+    let names = SyncNames {
+        first: mode == SyncMode::Priority,
+        n: state.voters.len().saturating_sub(state.quorum),
+        names: state.voters.clone(),
+    };
+    match names.n {
+        0 if strict && mode != SyncMode::Off => SyncNames::star(mode == SyncMode::Priority),
+        0 => SyncNames::default(),
+        _ => names,
+    }
 }
 
-/// The state with which the winner of an election begins, before it is promoted: the old leader votes, the winner does not,
-/// and `n` keeps the rule of safety.
-pub fn takeover(sync: &SyncState, winner: &str) -> (SyncState, SyncNames) {
-    let mut voters: BTreeSet<String> = sync.voters.iter().cloned().chain(sync.leader.clone()).collect();
-    // A winner from outside had one vote more than needed; the rule holds with the same numbers.
-    voters.remove(winner);
+/// The state with which the winner of an election begins, before it is promoted, and the setting that is in force from its first
+/// commit on. In quorum mode the old leader votes, the winner does not, and `n` keeps the rule of safety. Otherwise only the winner
+/// can lead at first, so that its commits need wait for nobody (in strict mode: for anybody).
+pub fn takeover(sync: &SyncState, winner: &str, mode: SyncMode, strict: bool) -> (SyncState, SyncNames) {
+    let mut voters: BTreeSet<String> = BTreeSet::new();
+    if mode == SyncMode::Quorum {
+        // A winner from outside had one vote more than needed; the rule holds with the same numbers.
+        voters.extend(sync.voters.iter().cloned().chain(sync.leader.clone()));
+        voters.remove(winner);
+    }
     let voters: Vec<String> = voters.into_iter().collect();
     let quorum = sync.quorum.min(voters.len());
     let state = SyncState { leader: Some(winner.to_owned()), voters, quorum };
-    let names = in_force(&state);
+    let names = in_force(&state, mode, strict);
     (state, names)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn state(leader: &str, voters: &[&str], quorum: usize) -> SyncState {
-        SyncState { leader: Some(leader.into()), voters: voters.iter().map(|v| (*v).into()).collect(), quorum }
-    }
-
-    fn names(n: usize, names: &[&str]) -> SyncNames {
-        SyncNames { n, names: names.iter().map(|v| (*v).into()).collect() }
-    }
-
-    /// Walks to the steady state; every state on the way keeps the rule of safety.
-    fn walk(mut sync: SyncState, mut guc: SyncNames, streaming: &[&str]) -> (SyncState, SyncNames, usize) {
-        let streaming: Vec<(String, Lsn)> = streaming.iter().map(|s| ((*s).to_owned(), Lsn(100))).collect();
-        for steps in 0..20 {
-            let step = next_step(&Replication {
-                leader: "a",
-                sync: &sync,
-                in_force: &guc,
-                in_force_since: Lsn(100),
-                streaming: &streaming,
-                count: 1,
-            });
-            match step {
-                Step::Steady => return (sync, guc, steps),
-                Step::Sync(s) => sync = s,
-                Step::Names(n) => guc = n,
-                Step::Wait(w) => panic!("waits: {w}"),
-            }
-            let union: BTreeSet<&String> = sync.voters.iter().chain(&guc.names).collect();
-            let n = if guc.names.is_empty() { 0 } else { guc.n };
-            assert!(union.len() <= sync.quorum + n, "unsafe: {sync:?} {guc:?}");
-        }
-        panic!("no steady state: {sync:?} {guc:?}");
-    }
-
-    #[test]
-    fn from_nothing_to_two_standbys_and_back() {
-        let (sync, guc, _) = walk(SyncState::default(), names(0, &[]), &["b", "c"]);
-        assert_eq!(sync, state("a", &["b", "c"], 1));
-        assert_eq!(guc.guc(), r#"ANY 1 ("b","c")"#);
-        let (sync, guc, _) = walk(sync, guc, &["b"]);
-        assert_eq!((&sync, guc.guc()), (&state("a", &["b"], 0), r#"ANY 1 ("b")"#.to_owned()));
-        let (sync, guc, _) = walk(sync, guc, &[]);
-        assert_eq!((&sync, guc.guc()), (&state("a", &[], 0), String::new()));
-    }
-
-    #[test]
-    fn a_new_standby_is_not_trusted_before_it_has_caught_up() {
-        let sync = state("a", &["b"], 1);
-        let streaming = [("b".to_owned(), Lsn(99))];
-        let guc = names(1, &["b"]);
-        let step = next_step(&Replication {
-            leader: "a",
-            sync: &sync,
-            in_force: &guc,
-            in_force_since: Lsn(100),
-            streaming: &streaming,
-            count: 1,
-        });
-        assert!(matches!(step, Step::Wait(_)));
-    }
-
-    #[test]
-    fn an_election_counts_votes_of_the_electorate_only() {
-        let sync = state("a", &["b", "c"], 1);
-        let votes = |v: &[&str]| v.iter().map(|s| (*s).to_owned()).collect::<BTreeSet<_>>();
-        assert!(elected(&sync, "b", &votes(&["c"])));
-        assert!(!elected(&sync, "b", &votes(&["d"])));
-        assert!(!elected(&sync, "b", &votes(&[])));
-        assert!(!elected(&sync, "d", &votes(&["c"])));
-        assert!(elected(&sync, "d", &votes(&["b", "c"])));
-        assert!(!elected(&state("a", &[], 0), "b", &votes(&["c"])), "nobody but the leader has the commits");
-        assert!(elected(&state("a", &[], 0), "b", &votes(&["a"])));
-    }
-
-    #[test]
-    fn a_winner_starts_with_the_old_leader_as_voter() {
-        let (sync, guc) = takeover(&state("a", &["b", "c"], 1), "b");
-        assert_eq!(sync, state("b", &["a", "c"], 1));
-        assert_eq!(guc, names(1, &["a", "c"]));
-        let (sync, guc) = takeover(&state("a", &["b"], 0), "b");
-        assert_eq!((sync, guc), (state("b", &["a"], 0), names(1, &["a"])));
-    }
-
-    #[test]
-    fn the_setting_is_read_as_it_is_written() {
-        let guc = names(1, &["a-0", "a-1"]);
-        assert_eq!(SyncNames::parse(&guc.guc()), Some(guc));
-        assert_eq!(SyncNames::parse("FIRST 1 (x)"), None);
-    }
-}
+#[path = "quorum_tests.rs"]
+mod tests;

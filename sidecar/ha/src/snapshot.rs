@@ -1,5 +1,6 @@
 //! All that a decision may look at. It serializes, so that a recorded one can be replayed: `matriarch-sidecar explain`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use crate::election::Round;
 use crate::event::{DataDir, PeerAnswer, ServerStatus};
 use crate::lease::Holder;
 use crate::member::{Member, slot_name};
+use crate::quorum::{elected, electorate};
 use crate::store::record::{Failover, Initialize, LockRecord, SyncState};
 use crate::tags::Tags;
 use crate::types::{Boot, Lsn, Timeline, Wall};
@@ -66,6 +68,8 @@ pub struct Snapshot {
     pub round: Option<Round>,
     /// What the present leader said of itself, asked after it got the lock.
     pub leader_answer: Option<Result<PeerAnswer, String>>,
+    /// What standbys said of their positions since our primary is being stopped.
+    pub standby_answers: BTreeMap<String, PeerAnswer>,
     /// We promised a leader in failsafe to leave the lock alone until then.
     pub promised_until: Option<Boot>,
 }
@@ -89,6 +93,8 @@ pub struct Server {
     pub dir: Option<DataDir>,
     /// The upstream that its configuration names; the outer none: not known (attached to a running one).
     pub upstream: Option<Option<Upstream>>,
+    /// When the position of a standby that streams last moved.
+    pub moved_at: Boot,
     /// Since when a standby with an upstream does not stream.
     pub streamless_since: Option<Boot>,
     /// What is done about a data directory that cannot follow.
@@ -210,14 +216,36 @@ impl Snapshot {
         self.candidate() && self.failover.as_ref().is_some_and(|f| f.leader.is_none())
     }
 
+    /// Somebody could lead in our place, as far as the members' descriptions tell: `candidate`, or anybody.
+    pub fn failover_possible(&self, candidate: Option<&str>) -> bool {
+        let well = |m: &&Member| {
+            m.name != self.name
+                && !m.deleting
+                && m.peer().is_some()
+                && m.status.get("state").is_some_and(|s| s == "running")
+        };
+        let votes: BTreeSet<String> = self.members.iter().filter(well).map(|m| m.name.clone()).collect();
+        self.members.iter().filter(well).any(|m| {
+            let elected = match (&self.sync.leader, self.config.sync_mode) {
+                (None, _) => true,
+                (Some(_), SyncMode::Priority) => electorate(&self.sync, &m.name),
+                (Some(_), _) => elected(&self.sync, &m.name, &votes),
+            };
+            candidate.is_none_or(|c| c == m.name) && !m.tags.nofailover && elected
+        })
+    }
+
+    /// So long a primary may take to come up; 0 in the configuration is about crashes only.
+    pub fn start_timeout_ms(&self) -> u64 {
+        match self.config.primary_start_timeout_ms {
+            0 => Dynamic::default().primary_start_timeout_ms,
+            ms => ms,
+        }
+    }
+
     /// Our position: primary flush, or the larger of received and replayed.
     pub fn lsn(&self) -> Lsn {
         self.server.status.as_ref().map_or(Lsn(0), position)
-    }
-
-    /// Quorum rules are in force.
-    pub fn quorum(&self) -> bool {
-        self.config.sync_mode == SyncMode::Quorum
     }
 }
 

@@ -11,7 +11,7 @@ use crate::effect::{Effect, Reply};
 use crate::event::{Attached, Event, Kind, Now, QueryError, ServerStatus, StoreError, StoreEvent, TaskError};
 use crate::member::Member;
 use crate::snapshot::{Repair, TaskKind};
-use crate::types::{Boot, Timeline};
+use crate::types::{Boot, Lsn, Timeline};
 
 /// After a standby has come to a new timeline it makes a restartpoint, so that pg_control says so too. Milliseconds.
 const RESTARTPOINT_MS: u64 = 5_000;
@@ -240,6 +240,7 @@ impl Core {
 
     /// No process of PostgreSQL is left.
     fn stopped(&mut self) {
+        self.released_early = false;
         self.server.running = false;
         self.server.latched = false;
         self.server.status = None;
@@ -272,6 +273,10 @@ impl Core {
             self.restartpoint_at = Some(now.plus_ms(RESTARTPOINT_MS));
         }
         self.timeline_seen = status.timeline;
+        let before = self.server.status.as_ref().map_or(Lsn(0), |s| s.received);
+        if status.streaming && status.received > before {
+            self.server.moved_at = now;
+        }
         if status.streaming {
             self.server.streamless_since = None;
             self.server.repair = Repair::None;

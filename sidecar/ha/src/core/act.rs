@@ -9,6 +9,7 @@ use crate::effect::{Change, Effect, Patch, Question, ServerConfig, StoreCall, Ta
 use crate::election::{ANSWER_TIMEOUT_MS, Round};
 use crate::event::{Kind, Now};
 use crate::lease::{Holder, PAUSE_FENCE_MS};
+use crate::member::Member;
 use crate::quorum::{in_force, takeover};
 use crate::snapshot::{Snapshot, TaskKind, TaskView};
 use crate::store::record::{BOOTSTRAP, FENCE, HOLDER, LockRecord, RESULT, SHUTDOWN};
@@ -20,6 +21,8 @@ const ASK_AGAIN_MS: u64 = 100;
 const GIVEN_UP_MS: u64 = 5_000;
 /// After a failed bootstrap this member leaves the next try to others for so long, milliseconds.
 const BOOTSTRAP_AGAIN_MS: u64 = 60_000;
+/// Between two looks at a postmaster that is being stopped, and at its standbys, milliseconds.
+const LOOK_AGAIN_MS: u64 = 200;
 /// A fast shutdown becomes an immediate one after this, milliseconds.
 const STOP_TIMEOUT_MS: u64 = 60_000;
 
@@ -28,7 +31,10 @@ impl Core {
         let boot = now.boot;
         match action {
             Action::Inspect => {
-                if self.inspect.is_none() {
+                // While PostgreSQL stops nothing tells when there is something new to see.
+                let soon = self.task.is_some() && boot.ms_since(self.inspected_at) < LOOK_AGAIN_MS;
+                if self.inspect.is_none() && !soon {
+                    self.inspected_at = boot;
                     let id = self.id();
                     self.inspect = Some(id);
                     effects.push(Effect::Inspect { id });
@@ -58,6 +64,7 @@ impl Core {
                 }
             }
             Action::OpenRound => self.open_round(boot, s, effects),
+            Action::AskStandbys => self.ask_standbys(boot, s, effects),
             Action::AskLeader => self.ask_leader(boot, s, effects),
             Action::Follow(upstream) => {
                 let config = ServerConfig { upstream, ..self.server_config() };
@@ -190,9 +197,13 @@ impl Core {
         if self.lock_write_in_flight() || now < self.lock_retry_at {
             return;
         }
-        // PostgreSQL does not run here any more, so the rest of the permit is taken back first.
-        self.lease.end();
-        self.permit(effects);
+        if self.server.running {
+            self.released_early = true;
+        } else {
+            // PostgreSQL does not run here any more, so the rest of the permit is taken back first.
+            self.lease.end();
+            self.permit(effects);
+        }
         let mut annotations: BTreeMap<String, Option<String>> = BTreeMap::from([
             ("leader".to_owned(), None),
             (HOLDER.to_owned(), None),
@@ -241,7 +252,11 @@ impl Core {
             Job::Promote => Task::Promote,
             Job::Stop { immediate } => {
                 let checkpoint = !immediate && self.server.status.as_ref().is_some_and(|st| !st.in_recovery);
-                Task::Stop { immediate: *immediate, checkpoint, timeout_ms: STOP_TIMEOUT_MS }
+                self.server.dir = None;
+                self.inspect = None;
+                self.standby_answers.clear();
+                self.standbys_asked.clear();
+                Task::Stop { immediate: *immediate, checkpoint, timeout_ms: self.stop_timeout_ms() }
             }
         };
         match &task {
@@ -264,6 +279,29 @@ impl Core {
         let id = self.id();
         self.task = Some((id, job, TaskView { kind, since: now, cancelled: false }));
         effects.push(Effect::Task { id, task });
+    }
+
+    /// With synchronous replication a primary that does not stop in time may be stopped hard: its commits are elsewhere.
+    fn stop_timeout_ms(&self) -> u64 {
+        let configured = self.config.primary_stop_timeout_ms;
+        if self.server.latched && configured > 0 && self.config.sync_mode != SyncMode::Off {
+            configured.min(STOP_TIMEOUT_MS)
+        } else {
+            STOP_TIMEOUT_MS
+        }
+    }
+
+    fn ask_standbys(&mut self, now: Boot, s: &Snapshot, effects: &mut Vec<Effect>) {
+        if now.ms_since(self.standbys_asked_at) < LOOK_AGAIN_MS {
+            return;
+        }
+        self.standbys_asked_at = now;
+        self.standbys_asked.clear();
+        for peer in s.members.iter().filter(|m| m.name != s.name && !m.tags.nofailover).filter_map(Member::peer) {
+            let id = self.id();
+            self.standbys_asked.insert(id, peer.member.clone());
+            effects.push(Effect::Ask { id, peer, question: Question::Status, timeout_ms: ANSWER_TIMEOUT_MS });
+        }
     }
 
     fn open_round(&mut self, now: Boot, s: &Snapshot, effects: &mut Vec<Effect>) {
@@ -316,11 +354,14 @@ impl Core {
     /// A standby keeps what it would need in the moment of its promotion.
     fn names_for_promotion(&self) -> String {
         let state = self.sync_state();
+        let (mode, strict) = (self.config.sync_mode, self.config.sync_strict);
+        if mode == SyncMode::Off && state.leader.is_none() {
+            return String::new();
+        }
         match &state.leader {
-            _ if self.config.sync_mode == SyncMode::Off => String::new(),
-            None => String::new(),
-            Some(leader) if *leader == self.id.name => in_force(&state).guc(),
-            Some(_) => takeover(&state, &self.id.name).1.guc(),
+            // Whatever the mode is by now: as long as others may lead by that state, commits must rest on them.
+            Some(leader) if *leader == self.id.name => in_force(&state, mode, strict).guc(),
+            _ => takeover(&state, &self.id.name, mode, strict).1.guc(),
         }
     }
 

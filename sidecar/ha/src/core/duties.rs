@@ -1,16 +1,14 @@
 //! Standing duties, whatever the verdict: renewals, permits, questions to the server, and what a leader owes its cluster
 //! (slots, synchronous set, address, failsafe).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::{Call, Core};
-use crate::config::SyncMode;
+use super::Core;
 use crate::effect::{Change, Effect, ServerConfig};
 use crate::event::Now;
 use crate::lease::Holder;
 use crate::member::slot_name;
-use crate::quorum::{Replication, Step, SyncNames, next_step};
-use crate::types::{Boot, Lsn};
+use crate::types::Boot;
 
 /// After which a SELECT counts as unanswered, milliseconds.
 const QUERY_TIMEOUT_MS: u64 = 1_000;
@@ -18,8 +16,6 @@ const QUERY_TIMEOUT_MS: u64 = 1_000;
 pub(super) const STARTING_QUERY_MS: u64 = 50;
 /// Between two tries to write a wiped configuration, milliseconds.
 const CONFIG_RETRY_MS: u64 = 1_000;
-/// A standby that does not stream keeps its place in the synchronous set for so long: it may just be following a new leader.
-const SYNC_GRACE_MS: u64 = 1_000;
 
 impl Core {
     pub(super) fn duties(&mut self, now: Now, effects: &mut Vec<Effect>) {
@@ -78,6 +74,8 @@ impl Core {
         let (wanted, lifted) = match (self.lease.deadline(), self.lease.lifted()) {
             (Some(_), Some(long)) if self.config.pause => (Some(Some(long)), true),
             (Some(deadline), _) => (Some(Some(deadline)), false),
+            // What still stops cannot be writable, and the permit that it has runs out by itself.
+            (None, _) if self.released_early => (None, false),
             // Our tenure ended: what is left of the permit is taken back.
             (None, _) => (self.permitted.is_some().then_some(Some(Boot(0))), false),
         };
@@ -129,7 +127,7 @@ impl Core {
     }
 
     /// A running server's files say what the configuration says.
-    fn keep_configured(&mut self, now: Boot, effects: &mut Vec<Effect>) {
+    pub(super) fn keep_configured(&mut self, now: Boot, effects: &mut Vec<Effect>) {
         if self.server.status.is_none() || self.task.is_some() || !self.server.attached {
             return;
         }
@@ -182,72 +180,6 @@ impl Core {
         let wiped = self.config_document.is_some() && self.locks.fresh() && !self.config_is_stored();
         if wiped && now.ms_since(self.config_sent) >= CONFIG_RETRY_MS {
             self.write_config(now, &[], effects);
-        }
-    }
-
-    fn keep_sync(&mut self, now: Boot, effects: &mut Vec<Effect>) {
-        let Some(status) = self.server.status.clone() else { return };
-        let Some(in_force) = SyncNames::parse(&status.sync_names) else { return };
-        let state = self.sync_state();
-        if self.config.sync_mode == SyncMode::Off {
-            self.sync.wanted = Some(SyncNames::default());
-            if in_force == SyncNames::default() && (state.leader.is_some() || !state.voters.is_empty()) {
-                let keys = ["leader", "sync_standby", "quorum"].map(|k| (k.to_owned(), None));
-                self.write_sync(now, BTreeMap::from(keys), effects);
-            }
-            return;
-        }
-        // Since when the setting is in force has to be known: a question after the promotion tells.
-        let known = self.sync.guc.as_deref() == Some(status.sync_names.as_str());
-        if !known || self.in_flight(|c| matches!(c, Call::Sync)) || self.change.is_some() {
-            return;
-        }
-        // A member that streamed a moment ago, or whom we have not had the time to see, keeps its place.
-        let promoted_lately = |name: &str| {
-            self.sync
-                .last_seen
-                .get(name)
-                .is_some_and(|seen| now.ms_since(*seen) < SYNC_GRACE_MS + self.config.loop_wait_ms)
-        };
-        let mut streaming: Vec<(String, Lsn)> = Vec::new();
-        for member in self.members.iter().filter(|m| m.name != self.id.name && !m.tags.nosync) {
-            let row = status.standbys.iter().find(|s| s.member == member.name && s.state == "streaming");
-            if let Some(row) = row {
-                streaming.push((member.name.clone(), row.flush));
-            } else if in_force.names.contains(&member.name) && promoted_lately(&member.name) && !member.deleting {
-                streaming.push((member.name.clone(), Lsn(0)));
-            }
-        }
-        streaming.sort();
-        let step = next_step(&Replication {
-            leader: &self.id.name,
-            sync: &state,
-            in_force: &in_force,
-            in_force_since: self.sync.since,
-            streaming: &streaming,
-            count: self.config.sync_count,
-        });
-        match step {
-            Step::Steady => self.sync.wanted = Some(in_force),
-            Step::Wait(_) => {
-                self.sync.wanted = Some(in_force);
-                self.query_soon(now);
-            }
-            Step::Sync(state) => {
-                self.sync.wanted = Some(in_force);
-                self.write_sync(now, state.annotations(), effects);
-            }
-            Step::Names(names) => {
-                self.sync.wanted = Some(names);
-                self.keep_configured(now, effects);
-            }
-        }
-    }
-
-    /// Something is under way that only the server can tell of.
-    fn query_soon(&mut self, now: Boot) {
-        if now.ms_since(self.queried_at) >= 100 {
-            self.query_now = true;
         }
     }
 

@@ -11,6 +11,7 @@ mod failsafe;
 mod publish;
 mod requests;
 mod switchover;
+mod sync;
 mod wake;
 
 use std::collections::BTreeMap;
@@ -175,6 +176,13 @@ pub struct Core {
     round: Option<Round>,
     won_on: Option<SyncState>,
     leader: LeaderProbe,
+    /// Questions to standbys while our primary stops, and what they said.
+    standbys_asked: BTreeMap<u64, String>,
+    standbys_asked_at: Boot,
+    standby_answers: BTreeMap<String, PeerAnswer>,
+    /// The lock was released while a postmaster that cannot be writable any more still ran.
+    released_early: bool,
+    inspected_at: Boot,
     promised_until: Option<Boot>,
     failsafe: Option<FailsafeRound>,
     failsafe_tried: Boot,
@@ -242,6 +250,11 @@ impl Core {
             round: None,
             won_on: None,
             leader: LeaderProbe::default(),
+            standbys_asked: BTreeMap::new(),
+            standbys_asked_at: Boot(0),
+            standby_answers: BTreeMap::new(),
+            released_early: false,
+            inspected_at: Boot(0),
             promised_until: None,
             failsafe: None,
             failsafe_tried: Boot(0),
@@ -322,6 +335,7 @@ impl Core {
             won_on: self.won_on.clone(),
             // An old answer is none: the leader may have gone meanwhile.
             leader_answer: self.leader.answer.clone().filter(|_| now.ms_since(self.leader.answered) < ANSWER_MS),
+            standby_answers: self.standby_answers.clone(),
             promised_until: self.promised_until,
         }
     }

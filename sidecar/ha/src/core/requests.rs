@@ -20,6 +20,12 @@ impl Core {
             self.leader.answer = Some(result);
             return;
         }
+        if let Some(name) = self.standbys_asked.remove(&id) {
+            if let Ok(answer) = result {
+                self.standby_answers.insert(name, answer);
+            }
+            return;
+        }
         if let Some(round) = &mut self.round
             && round.ids.remove(&id).is_some()
         {
@@ -34,7 +40,7 @@ impl Core {
                 self.query_now = true;
                 // While the holder lives for us its stream goes on: an election that comes early gets no vote.
                 let free = !matches!(self.holder(now), Holder::Me | Holder::Other { .. } | Holder::Unknown);
-                if free && self.config.sync_mode == SyncMode::Quorum && self.stream_hold.is_none() {
+                if free && self.votes_are_asked() && self.stream_hold.is_none() {
                     self.stream_hold = Some(false);
                 }
             }
@@ -47,6 +53,12 @@ impl Core {
             }
             Request::CancelSwitchover => self.cancel_switchover(now, id, effects),
         }
+    }
+
+    /// A commit may be acknowledged by us behind a candidate's back: not where every commit needs the candidate itself.
+    fn votes_are_asked(&self) -> bool {
+        let state = self.sync_state();
+        state.leader.is_some() && (self.config.sync_mode != SyncMode::Priority || state.quorum > 0)
     }
 
     /// A query sent at `sent`, after the change to no upstream, shows no WAL receiver.

@@ -2,7 +2,6 @@
 
 use super::Core;
 use super::duties::STARTING_QUERY_MS;
-use crate::config::SyncMode;
 use crate::lease::Holder;
 use crate::snapshot::TaskKind;
 use crate::store::record::{Failover, When};
@@ -60,7 +59,6 @@ impl Core {
     }
 
     fn sync_unsteady(&self) -> bool {
-        self.config.sync_mode == SyncMode::Quorum
-            && self.sync.wanted.as_ref().is_some_and(|w| Some(w.guc()) != self.sync.guc)
+        self.sync.wanted.as_ref().is_some_and(|w| Some(w.guc()) != self.sync.guc)
     }
 }

@@ -59,6 +59,24 @@ pub(super) fn switchover(s: &Snapshot, status: &ServerStatus, failover: &Failove
     })
 }
 
+/// The same while PostgreSQL starts, when nobody streams: as far as the members' descriptions tell. A fast stop ends a recovery; the
+/// next leader is found as after any crash.
+pub(super) fn starting(s: &Snapshot) -> Option<Verdict> {
+    let failover = s.failover.as_ref().filter(|f| f.when == When::Now)?;
+    let from_us = failover.leader.as_deref().is_none_or(|l| l == s.name);
+    let candidate = failover.member.as_deref();
+    if !from_us || candidate == Some(s.name.as_str()) || (s.config.pause && candidate.is_none()) {
+        return None;
+    }
+    s.failover_possible(candidate).then(|| {
+        act(
+            Rule::LeaderHandOver,
+            "a switchover while PostgreSQL starts: demoting myself",
+            vec![Action::HandOver, Action::Run(Job::Stop { immediate: false })],
+        )
+    })
+}
+
 /// Who can take over, or why nobody can.
 fn candidate(s: &Snapshot, status: &ServerStatus, failover: &Failover) -> Result<String, String> {
     match &failover.member {

@@ -1,7 +1,7 @@
 //! Rules of the member that has the lock.
 
 use super::bootstrap::{evidence, failed};
-use super::handover::switchover;
+use super::handover::{starting, switchover};
 use super::server::{shutdown_position, wrong_system};
 use super::{Action, Job, Rule, Verdict, act, hold, run};
 use crate::event::{DataDir, ServerStatus};
@@ -24,17 +24,24 @@ pub(super) fn decide(s: &Snapshot) -> Verdict {
         // A new cluster may recover from its backup for hours; nobody else has any data.
         (true, None) if s.bootstrapping() => act(Rule::Starting, "PostgreSQL does not answer yet", vec![Action::Query]),
         (true, None)
-            if s.now.ms_since(s.server.started) > s.config.primary_start_timeout_ms
-                && s.members.len() > 1
+            if s.now.ms_since(s.server.started) > s.start_timeout_ms()
+                && s.failover_possible(None)
                 && !s.config.pause =>
         {
             act(
                 Rule::LeaderStartTimeout,
-                "PostgreSQL does not come up",
+                "stopped PostgreSQL because of startup timeout",
                 vec![Action::HandOver, Action::Run(Job::Stop { immediate: true })],
             )
         }
-        (true, None) => act(Rule::Starting, "PostgreSQL does not answer yet", vec![Action::Query]),
+        (true, None) if s.now.ms_since(s.server.started) > s.start_timeout_ms() => act(
+            Rule::Starting,
+            "primary start has timed out, but continuing to wait because failover is not possible",
+            vec![Action::Query],
+        ),
+        (true, None) => {
+            starting(s).unwrap_or_else(|| act(Rule::Starting, "PostgreSQL does not answer yet", vec![Action::Query]))
+        }
         (true, Some(status)) if status.in_recovery => promote(s, status),
         (true, Some(status)) => lead(s, status),
     }
@@ -95,6 +102,11 @@ fn stopped(s: &Snapshot) -> Verdict {
             vec![Action::Release(None)],
         );
     }
+    // It did not end in order, and nobody shall wait for its recovery. What was acknowledged is with those who are asked for votes.
+    let crashed = !control.standby_signal && !control.state.starts_with("shut down");
+    if crashed && s.config.primary_start_timeout_ms == 0 && replaceable && s.failover_possible(None) {
+        return act(Rule::LeaderCrashed, "stopped PostgreSQL to fail over after a crash", vec![Action::Release(None)]);
+    }
     if let Some(verdict) = promised(s) {
         return verdict;
     }
@@ -139,7 +151,7 @@ fn promote(s: &Snapshot, status: &ServerStatus) -> Verdict {
     if !s.tenure(TENURE_TO_BEGIN_MS) {
         return hold(Rule::LeaderConfirm, "waiting for a renewal before the promotion");
     }
-    if s.quorum() && s.sync.leader.as_deref() != Some(s.name.as_str()) && s.sync.leader.is_some() {
+    if s.sync.leader.as_deref() != Some(s.name.as_str()) && s.sync.leader.is_some() {
         if s.won_on.as_ref() != Some(&s.sync) {
             return act(
                 Rule::LeaderSyncMoved,
@@ -147,7 +159,7 @@ fn promote(s: &Snapshot, status: &ServerStatus) -> Verdict {
                 vec![Action::Release(None)],
             );
         }
-        let (state, names) = takeover(&s.sync, &s.name);
+        let (state, names) = takeover(&s.sync, &s.name, s.config.sync_mode, s.config.sync_strict);
         if status.sync_names != names.guc() {
             let reason = format!("synchronous_standby_names becomes {} before the promotion", names.guc());
             return act(Rule::LeaderSync, reason, vec![Action::Follow(None)]);

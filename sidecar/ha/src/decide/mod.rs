@@ -51,6 +51,8 @@ pub enum Action {
     OpenRound,
     /// Ask the leader for its state.
     AskLeader,
+    /// Ask the standbys that streamed from us for their positions.
+    AskStandbys,
     /// Change whom we stream from, by reload.
     Follow(Option<Upstream>),
     /// Claim the bootstrap of the cluster.

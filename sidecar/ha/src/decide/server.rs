@@ -3,11 +3,14 @@
 use super::{Action, Job, Rule, Verdict, act, hold};
 use crate::event::DataDir;
 use crate::lease::Holder;
-use crate::snapshot::{Snapshot, TaskKind};
+use crate::snapshot::{Snapshot, TaskKind, TaskView};
 use crate::types::{Lsn, Timeline};
 
 /// A standby that does not accept connections after this is left to itself (it may need an upstream to become consistent).
 const START_STANDBY_MS: u64 = 3_000;
+
+/// A stop that takes longer than this is looked at, milliseconds: is only the archiver left?
+const EARLY_MS: u64 = 500;
 
 /// A stopped member tries to release its lock for so long, milliseconds.
 const RELEASE_MS: u64 = 3_000;
@@ -29,6 +32,9 @@ pub fn gate(s: &Snapshot) -> Option<Verdict> {
 /// A task in progress is left alone unless it lost its reason.
 pub fn task(s: &Snapshot) -> Option<Verdict> {
     let task = s.task.as_ref()?;
+    if let Some(verdict) = early_release(s, task) {
+        return Some(verdict);
+    }
     let elsewhere = matches!(s.holder, Holder::Other { .. });
     let obsolete = match task.kind {
         TaskKind::Promote | TaskKind::StartPrimary | TaskKind::PostBootstrap if elsewhere => {
@@ -41,9 +47,12 @@ pub fn task(s: &Snapshot) -> Option<Verdict> {
         }
         // A new cluster may recover from its backup for hours; nobody else has any data.
         TaskKind::StartPrimary
-            if s.now.ms_since(task.since) > s.config.primary_start_timeout_ms && !s.bootstrapping() =>
+            if s.now.ms_since(task.since) > s.start_timeout_ms() && !s.bootstrapping() && s.failover_possible(None) =>
         {
             Some("primary_start_timeout has passed")
+        }
+        TaskKind::StartPrimary if s.holder == Holder::Me && super::handover::starting(s).is_some() => {
+            Some("another member is wanted to lead")
         }
         TaskKind::StartStandby if s.now.ms_since(task.since) > START_STANDBY_MS => {
             Some("it does not accept connections yet")
@@ -58,9 +67,45 @@ pub fn task(s: &Snapshot) -> Option<Verdict> {
     })
 }
 
+/// A primary that is being stopped for good and has written its shutdown checkpoint cannot become writable any more, whatever of
+/// it still runs. Once a standby has that checkpoint, which is the end of the log, it may lead.
+///
+/// Died after any step: the postmaster is still fenced by the permit that it has (which is neither extended nor taken back), and the
+/// released lock says how much a successor must have.
+fn early_release(s: &Snapshot, task: &TaskView) -> Option<Verdict> {
+    let leaves = s.handing_over || s.terminating;
+    if task.kind != TaskKind::Stop || !leaves || s.holder != Holder::Me || !s.server.running {
+        return None;
+    }
+    if s.now.ms_since(task.since) < EARLY_MS {
+        return None;
+    }
+    let wait = |why: &str, action| Some(act(Rule::TaskRunning, why, vec![action]));
+    // Looked at after the stop was asked for: the core has forgotten what it saw before.
+    let Some((timeline, end)) = s.server.dir.as_ref().and_then(shutdown_position) else {
+        return wait("Stop in progress", Action::Inspect);
+    };
+    let candidate = s.failover.as_ref().filter(|_| s.handing_over).and_then(|f| f.member.as_deref());
+    let complete = s.standby_answers.iter().find(|(name, answer)| {
+        let wanted = candidate.is_none_or(|c| c == name.as_str());
+        wanted && answer.running && !answer.primary && !answer.nofailover && answer.lsn > end
+    });
+    match complete {
+        Some((name, _)) => Some(act(
+            Rule::LeaderReleaseEarly,
+            format!("{name} has all of the log, up to {end}: the lock is released while PostgreSQL is still stopping"),
+            vec![Action::Release(Some((timeline, end)))],
+        )),
+        None => wait("Stop in progress: the shutdown checkpoint is written", Action::AskStandbys),
+    }
+}
+
 /// Stop in order, hand the lock over, end.
 pub fn terminating(s: &Snapshot) -> Verdict {
     if let Some(task) = &s.task {
+        if let Some(verdict) = early_release(s, task) {
+            return verdict;
+        }
         if task.kind == TaskKind::Stop || task.cancelled {
             return hold(Rule::TaskRunning, format!("{:?} in progress while the pod is being stopped", task.kind));
         }

@@ -124,6 +124,27 @@ fn running_primary(s: &Snapshot) -> Verdict {
     )
 }
 
+/// A primary that cannot renew its lock, but still sends its log, gets time to: for one loop_wait it is watched, then as long as more
+/// comes, and no longer than primary_race_backoff.
+fn backoff(s: &Snapshot, status: &ServerStatus) -> Option<Verdict> {
+    let Holder::Free { released: false, since } = s.holder else { return None };
+    let (gone, window) = (s.now.ms_since(since), s.config.race_backoff_ms);
+    if s.config.pause || s.candidate() || gone >= window {
+        return None;
+    }
+    let moves = status.streaming && s.now.ms_since(s.server.moved_at) < 2 * s.config.loop_wait_ms;
+    (gone < s.config.loop_wait_ms || moves).then(|| {
+        hold(
+            Rule::RaceBackoff,
+            format!(
+                "My ({}) wal position moved since last heart beat loop, {} seconds until leader race",
+                s.name,
+                (window - gone).div_ceil(1000)
+            ),
+        )
+    })
+}
+
 fn race(s: &Snapshot, status: &ServerStatus) -> Verdict {
     if s.tags.nofailover {
         return hold(Rule::NoFailover, "following a different leader because I am not allowed to promote");
@@ -159,9 +180,12 @@ fn race(s: &Snapshot, status: &ServerStatus) -> Verdict {
             return hold(Rule::OldTimeline, reason);
         }
         let lag = lock.optime.0.saturating_sub(mine.0);
-        if s.config.sync_mode == SyncMode::Off && lag > s.config.maximum_lag_on_failover && !by_hand {
+        if s.sync.leader.is_none() && lag > s.config.maximum_lag_on_failover && !by_hand {
             return hold(Rule::Lagging, format!("{lag} bytes behind the last known position of the leader"));
         }
+    }
+    if let Some(verdict) = backoff(s, status) {
+        return verdict;
     }
     let Some(round) = &s.round else {
         return act(Rule::Race, "asking the other members for their positions", vec![Action::OpenRound, Action::Query]);
@@ -186,7 +210,12 @@ fn race(s: &Snapshot, status: &ServerStatus) -> Verdict {
         lsn: mine,
         timeline: status.timeline,
         // Without a leader in `/sync` no commit rests on a quorum yet.
-        mode: if s.sync.leader.is_some() { s.config.sync_mode } else { SyncMode::Off },
+        mode: match s.config.sync_mode {
+            _ if s.sync.leader.is_none() => SyncMode::Off,
+            SyncMode::Priority => SyncMode::Priority,
+            // What is stored counts, also after the mode was switched off: its last leader takes it away when that loses nothing.
+            SyncMode::Quorum | SyncMode::Off => SyncMode::Quorum,
+        },
         sync: &s.sync,
         former: s.lock.as_ref().and_then(|l| l.leader.as_deref()),
     };

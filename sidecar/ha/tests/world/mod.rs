@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use matriarch_ha::core::{Core, Identity};
 use matriarch_ha::effect::{Change, Effect, Question, Reply, ServerConfig, StoreCall, Task};
 use matriarch_ha::event::*;
+use matriarch_ha::quorum::SyncNames;
+use matriarch_ha::store::record::SyncState;
 use matriarch_ha::tags::Tags;
 use matriarch_ha::types::{Boot, Lsn, Timeline, Wall};
 
@@ -22,6 +24,12 @@ pub struct Database {
     pub seq: u64,
     /// Receives nothing any more.
     pub stuck: bool,
+    /// How long a stop takes after the shutdown checkpoint, and the pending stop.
+    pub archiver_ms: u64,
+    /// Answers nothing.
+    pub mute: bool,
+    /// A start as primary takes minutes, in which it answers nothing.
+    pub slow_start: bool,
 }
 
 /// A data directory.
@@ -57,6 +65,10 @@ pub struct World {
     pub api_up: bool,
     pub replies: BTreeMap<u64, Reply>,
     pub primaries: Vec<(u64, Vec<String>)>,
+    /// `-sync` and the setting of the primary, whenever one of them changed.
+    pub sync_history: Vec<(u64, String)>,
+    sync_checked: (String, String),
+    sync_key: Option<(Kind, String)>,
     /// Members that the API server does not reach, nor they it.
     pub cut_off: BTreeSet<String>,
     /// Members whom no other member reaches.
@@ -85,6 +97,9 @@ impl World {
             api_up: true,
             replies: BTreeMap::new(),
             primaries: Vec::new(),
+            sync_history: Vec::new(),
+            sync_checked: Default::default(),
+            sync_key: Some((Kind::Lock, "x-sync".into())),
             cut_off: BTreeSet::new(),
             unheard: BTreeSet::new(),
             deaf: BTreeSet::new(),
@@ -247,6 +262,10 @@ impl World {
         let db = &mut self.node(name).db;
         db.running = false;
         db.primary = false;
+        db.mute = false;
+        if let Some(data) = &mut db.data {
+            data.clean = false;
+        }
         let exited = Event::Exited { pid: 1, how: "signal 9".into(), clean: false, fenced: false };
         self.push(name, 5, exited);
     }
@@ -270,12 +289,31 @@ impl World {
                     self.deliver(&name, Event::Tick);
                 }
             }
+            self.check_sync();
             let writable = self.writable();
             if self.primaries.last().map(|(_, w)| w) != Some(&writable) {
                 self.primaries.push((self.now.0 / 1000, writable.clone()));
             }
             assert!(self.lawless || writable.len() < 2, "two writable primaries: {writable:?}");
         }
+    }
+
+    /// What is stored and what is in force never allow a leader that lacks what was acknowledged.
+    fn check_sync(&mut self) {
+        let Some((name, node)) = self.nodes.iter().find(|(_, n)| n.db.running && n.db.primary) else { return };
+        let object = self.sync_key.as_ref().and_then(|key| self.objects.get(key));
+        let version = object.map_or("", |o| o.resource_version.as_str());
+        if self.sync_checked.0 == version && self.sync_checked.1 == node.db.config.sync_names {
+            return;
+        }
+        self.sync_checked = (version.to_owned(), node.db.config.sync_names.clone());
+        let seen = (SyncState::parse(object), node.db.config.sync_names.clone());
+        if seen.0.leader.as_ref() == Some(name) {
+            let voters = seen.0.voters.iter().map(String::as_str).collect();
+            let names = SyncNames::parse(&seen.1);
+            assert!(matriarch_ha::quorum::safe(&voters, seen.0.quorum, &names), "unsafe: {seen:?}");
+        }
+        self.sync_history.push((self.now.0 / 1000, format!("{} {}", seen.0.voters.join(","), seen.1)));
     }
 
     pub fn run_until(&mut self, what: &str, limit_ms: u64, mut done: impl FnMut(&mut Self) -> bool) -> u64 {
@@ -359,7 +397,7 @@ impl World {
             let result = Err(how.clone());
             return self.push(name, 0, Event::TaskDone { id, result });
         }
-        let result = match task {
+        let result = match task.clone() {
             Task::Initdb => {
                 self.node(name).db.data = Some(Data::new());
                 Ok(())
@@ -402,6 +440,7 @@ impl World {
             }
             Task::StartStandby { config } => {
                 let db = &mut self.node(name).db;
+                db.mute = false;
                 db.running = true;
                 db.primary = false;
                 db.config = config;
@@ -425,7 +464,9 @@ impl World {
                 // The shutdown checkpoint goes to every standby that streams.
                 let node = self.node(name);
                 let (was, lsn) = (node.db.primary, node.db.data.as_ref().unwrap().lsn);
-                node.db.running = false;
+                let archives = std::mem::take(&mut node.db.archiver_ms);
+                node.db.running = archives > 0;
+                node.db.mute = archives > 0;
                 node.db.primary = false;
                 node.db.data.as_mut().unwrap().clean = true;
                 if was {
@@ -434,6 +475,10 @@ impl World {
                             other.db.data.as_mut().unwrap().lsn = lsn + 100;
                         }
                     }
+                }
+                if archives > 0 {
+                    self.node(name).task = Some((id, task, now.plus_ms(archives)));
+                    return;
                 }
                 self.push(name, 0, Event::Exited { pid: 1, how: "exit 0".into(), clean: true, fenced: false });
                 Ok(())
@@ -486,6 +531,13 @@ impl World {
                 };
                 let at = self.now.plus_ms(takes);
                 assert!(self.node(name).task.is_none(), "two tasks");
+                let db = &mut self.node(name).db;
+                if matches!(task, Task::StartPrimary { .. }) && db.slow_start {
+                    (db.running, db.mute, db.slow_start) = (true, true, false);
+                    self.push(name, 0, Event::Started { pid: 1 });
+                    self.node(name).task = Some((id, task, self.now.plus_ms(600_000)));
+                    return;
+                }
                 self.node(name).task = Some((id, task, at));
             }
             Effect::CancelTask { id } => {
@@ -523,7 +575,9 @@ impl World {
 
     fn status(&self, name: &str) -> Result<ServerStatus, QueryError> {
         let db = &self.nodes[name].db;
-        let Some(data) = db.data.as_ref().filter(|_| db.running) else { return Err(QueryError::Failed("down".into())) };
+        let Some(data) = db.data.as_ref().filter(|_| db.running && !db.mute) else {
+            return Err(QueryError::Failed("down".into()));
+        };
         let upstream = db.config.upstream.as_ref().map(|u| u.member.clone());
         let streams = |node: &Node, from: &str| {
             node.db.running && !node.db.primary && node.db.config.upstream.as_ref().is_some_and(|u| u.member == from)

@@ -1,0 +1,108 @@
+//! The leader's synchronous replication: which standbys may be synchronous, and the next step of [`crate::quorum`] towards them.
+
+use std::collections::BTreeMap;
+
+use super::{Call, Core};
+use crate::config::SyncMode;
+use crate::effect::Effect;
+use crate::event::ServerStatus;
+use crate::quorum::{Replication, Step, SyncNames, next_step};
+use crate::types::{Boot, Lsn};
+
+/// A standby that does not stream keeps its place in the synchronous set for so long: it may just be following a new leader.
+const SYNC_GRACE_MS: u64 = 1_000;
+
+impl Core {
+    pub(super) fn keep_sync(&mut self, now: Boot, effects: &mut Vec<Effect>) {
+        let Some(status) = self.server.status.clone() else { return };
+        let in_force = SyncNames::parse(&status.sync_names);
+        let state = self.sync_state();
+        if self.config.sync_mode == SyncMode::Off && state.leader.is_none() && state.voters.is_empty() {
+            self.sync.wanted = Some(SyncNames::default());
+            return;
+        }
+        // Since when the setting is in force has to be known: a question after the promotion tells.
+        let known = self.sync.guc.as_deref() == Some(status.sync_names.as_str());
+        if !known || self.in_flight(|c| matches!(c, Call::Sync)) || self.change.is_some() {
+            return;
+        }
+        let streaming = self.synchronous_candidates(now, &status, &in_force);
+        let step = next_step(&Replication {
+            leader: &self.id.name,
+            sync: &state,
+            in_force: &in_force,
+            in_force_since: self.sync.since,
+            streaming: &streaming,
+            mode: self.config.sync_mode,
+            count: self.config.sync_count,
+            strict: self.config.sync_strict,
+        });
+        match step {
+            Step::Steady => {
+                self.sync.wanted = Some(in_force);
+                if self.config.sync_mode == SyncMode::Off {
+                    self.end_sync(now, &streaming, effects);
+                }
+            }
+            Step::Wait(_) => {
+                self.sync.wanted = Some(in_force);
+                self.query_soon(now);
+            }
+            Step::Sync(state) => {
+                self.sync.wanted = Some(in_force);
+                self.write_sync(now, state.annotations(), effects);
+            }
+            Step::Names(names) => {
+                self.sync.wanted = Some(names);
+                self.keep_configured(now, effects);
+            }
+        }
+    }
+
+    /// The mode is off and nobody but us could lead: `-sync` goes when all who stream have what was acknowledged in the former mode.
+    fn end_sync(&mut self, now: Boot, streaming: &[(String, Lsn)], effects: &mut Vec<Effect>) {
+        if streaming.iter().all(|(_, flush)| *flush >= self.sync.since) {
+            let keys = ["leader", "sync_standby", "quorum"].map(|key| (key.to_owned(), None));
+            self.write_sync(now, BTreeMap::from(keys), effects);
+        } else {
+            self.query_soon(now);
+        }
+    }
+
+    /// Members that stream and may become synchronous, the best first: those that are, then by priority and position, those that
+    /// never lead last.
+    fn synchronous_candidates(&self, now: Boot, status: &ServerStatus, in_force: &SyncNames) -> Vec<(String, Lsn)> {
+        // A member that streamed a moment ago, or whom we have not had the time to see, keeps its place.
+        let lately = |name: &str| {
+            let grace = SYNC_GRACE_MS + self.config.loop_wait_ms;
+            self.sync.last_seen.get(name).is_some_and(|seen| now.ms_since(*seen) < grace)
+        };
+        let furthest = status.standbys.iter().map(|s| s.flush).max().unwrap_or_default();
+        let lags = |flush: Lsn| {
+            self.config.max_lag_on_syncnode.is_some_and(|limit| furthest.0.saturating_sub(flush.0) > limit)
+        };
+        let mut found = Vec::new();
+        for member in self.members.iter().filter(|m| m.name != self.id.name && !m.tags.nosync) {
+            let listed = in_force.names.contains(&member.name);
+            let row = status.standbys.iter().find(|s| s.member == member.name && s.state == "streaming");
+            let flush = match row {
+                Some(row) if lags(row.flush) => continue,
+                Some(row) => row.flush,
+                None if listed && lately(&member.name) && !member.deleting => Lsn(0),
+                None => continue,
+            };
+            let tags = &member.tags;
+            let rank = (std::cmp::Reverse((!tags.nofailover, tags.sync_priority, listed, flush)), member.name.clone());
+            found.push((rank, flush));
+        }
+        found.sort();
+        found.into_iter().map(|((_, name), flush)| (name, flush)).collect()
+    }
+
+    /// Something is under way that only the server can tell of.
+    pub(super) fn query_soon(&mut self, now: Boot) {
+        if now.ms_since(self.queried_at) >= 100 {
+            self.query_now = true;
+        }
+    }
+}
