@@ -259,7 +259,7 @@ pub struct ServerStatus {
     pub sync_names: String,
     /// SHOW primary_conninfo is not empty.
     pub has_conninfo: bool,
-    /// Primary: pg_stat_replication.
+    /// pg_stat_replication: who streams from this server.
     pub standbys: Vec<StandbyStatus>,
     /// Names of physical replication slots.
     pub slots: Vec<String>,

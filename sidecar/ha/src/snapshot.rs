@@ -109,6 +109,8 @@ pub struct Server {
     pub commanded: bool,
     /// Roles and database were made after initdb.
     pub post_bootstrapped: bool,
+    /// A member from which we do not stream until then, though our tag names it: it sent nothing.
+    pub shunned: Option<(String, Boot)>,
     /// The bootstrap of the cluster failed here, and why.
     pub bootstrap_failed: Option<String>,
 }
@@ -176,6 +178,48 @@ impl Snapshot {
         let (host, port) = member.postgres()?;
         let slot = self.config.use_slots.then(|| slot_name(&self.name));
         Some(Upstream { member: leader.to_owned(), ip: member.address(&host), host, port, slot })
+    }
+
+    /// Whom a standby streams from while `leader` has the lock. Outer none: that one has no address yet; inner none: nobody.
+    pub fn follows(&self, leader: &str) -> Option<Option<Upstream>> {
+        if self.tags.nostream {
+            return Some(None);
+        }
+        self.cascades_from(leader).or_else(|| self.upstream_of(leader)).map(Some)
+    }
+
+    /// The member that our tag `replicatefrom` names, as long as it runs, sends, and is not itself behind us.
+    fn cascades_from(&self, leader: &str) -> Option<Upstream> {
+        let named = self.tags.replicatefrom.as_deref().filter(|name| *name != self.name && *name != leader)?;
+        if self.server.shunned.as_ref().is_some_and(|(member, until)| member == named && self.now < *until) {
+            return None;
+        }
+        // A chain of tags that comes back to us would end nowhere.
+        let mut at = named;
+        for _ in 0..self.members.len() {
+            let member = self.member(at).filter(|m| !m.deleting)?;
+            if member.status.get("state").and_then(Value::as_str) != Some("running") {
+                return None;
+            }
+            match member.tags.replicatefrom.as_deref() {
+                Some(next) if next == self.name => return None,
+                Some(next) if next != leader => at = next,
+                _ => return self.upstream_of(named),
+            }
+        }
+        None
+    }
+
+    /// The server or archive that a standby cluster follows; without a host only the archive.
+    pub fn remote(&self) -> Option<Upstream> {
+        let remote = self.config.standby_cluster.as_ref()?;
+        Some(Upstream {
+            member: String::new(),
+            host: remote.host.clone().unwrap_or_default(),
+            ip: String::new(),
+            port: remote.port,
+            slot: remote.slot.clone(),
+        })
     }
 
     /// From whom to copy: a member with the tag `clonefrom` that runs, else the leader. Members choose differently, so that not all

@@ -21,6 +21,8 @@ pub struct Kubernetes {
     pub role_label: String,
     /// Value of the role label on the leader.
     pub leader_label_value: String,
+    /// Value of the role label on the leader of a standby cluster.
+    pub standby_leader_label_value: String,
     /// Value of the role label on running standbys.
     pub follower_label_value: String,
     /// The lock lies in Endpoints, not in ConfigMaps.
@@ -42,6 +44,7 @@ impl Default for Kubernetes {
             scope_label: names::SCOPE_LABEL.to_owned(),
             role_label: names::ROLE_LABEL.to_owned(),
             leader_label_value: names::ROLE_PRIMARY.to_owned(),
+            standby_leader_label_value: names::ROLE_PRIMARY.to_owned(),
             follower_label_value: names::ROLE_REPLICA.to_owned(),
             use_endpoints: false,
             pod_ip: None,

@@ -43,11 +43,10 @@ SELECT r.recovering,
        current_setting('server_version_num')::int,
        current_setting('synchronous_standby_names'),
        current_setting('primary_conninfo') <> '',
-       CASE WHEN r.recovering THEN '[]' ELSE
-            (SELECT coalesce(json_agg(json_build_object('member', application_name, 'state', state,
-                                                        'sync_state', sync_state,
-                                                        'flush', coalesce(flush_lsn - '0/0', 0)::bigint)), '[]')::text
-               FROM pg_catalog.pg_stat_replication) END,
+       (SELECT coalesce(json_agg(json_build_object('member', application_name, 'state', state,
+                                                   'sync_state', sync_state,
+                                                   'flush', coalesce(flush_lsn - '0/0', 0)::bigint)), '[]')::text
+          FROM pg_catalog.pg_stat_replication),
        ARRAY(SELECT slot_name::text FROM pg_catalog.pg_replication_slots
               WHERE slot_type = 'physical' AND NOT temporary ORDER BY 1),
        ARRAY(SELECT name FROM pg_catalog.pg_settings WHERE pending_restart ORDER BY 1)

@@ -56,6 +56,9 @@ impl Postgres {
     /// Before anything is removed here, the leader says that it has what we would lose: it answers, as the primary of our cluster
     /// (the standby leader of a standby cluster follows a server that may be any).
     pub(super) async fn another_copy(&self, leader: &Upstream) -> Result<(), Error> {
+        if leader.host.is_empty() {
+            return Ok(()); // an archive is followed, and only ever by a member without data
+        }
         let Some(remote) = self.identify(leader).await? else { return Ok(()) };
         if remote.standby && !self.settings().standby_cluster {
             return Err(Error::State(format!("{} is no primary: nothing is removed here", leader.member)));

@@ -19,6 +19,7 @@ mod supervisor;
 mod sys;
 #[cfg(test)]
 mod test_dir;
+mod watchdog;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

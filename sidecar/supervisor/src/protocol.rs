@@ -70,6 +70,9 @@ pub enum Request {
     Promote,
     /// SIGHUP to the postmaster.
     Reload,
+    /// The hardware watchdog that guards a writable postmaster from the next start as primary or promotion on; none: no watchdog.
+    /// It is opened with the latch, kept alive by every permit, and let go when PostgreSQL has ended or the fence is lifted.
+    Guard(Option<Watchdog>),
     /// Runs a program of PostgreSQL's bin folder; output comes as [`Message::Output`], the end as [`Answer::Done`].
     Run(Run),
     /// Runs a command of the user's (a callback, a bootstrap or clone script), as PostgreSQL's user in PostgreSQL's container;
@@ -85,6 +88,17 @@ pub enum Request {
     File(FileOp),
     /// After [`Notice::Terminating`]: nothing is left to do, the supervisor may exit.
     Finish,
+}
+
+/// A watchdog device: whoever opens it must write to it again and again, or the machine is reset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watchdog {
+    /// Such as /dev/watchdog.
+    pub device: PathBuf,
+    /// Seconds without a sign of life after which it resets.
+    pub timeout_s: u32,
+    /// Without it nothing is started as primary or promoted.
+    pub required: bool,
 }
 
 /// How a postmaster starts.
@@ -279,6 +293,8 @@ pub enum Refusal {
     Locked,
     /// The image has no such program, or the folder is not as it has to be.
     NotFound,
+    /// The watchdog is required, and cannot be had.
+    Watchdog,
     /// The operating system said no.
     Io,
     /// A path outside the volume, a bad argument, an unknown request, a version too far away.

@@ -16,6 +16,7 @@ use crate::job::{Job, Launch};
 use crate::log::Log;
 use crate::stopping::{Step, Stopping};
 use crate::sys::{self, Signal};
+use crate::watchdog::Watchdog;
 use crate::{paths, processes, programs};
 
 /// An agent that has not called for so long, after SIGTERM, is not waited for.
@@ -88,6 +89,7 @@ pub struct Supervisor {
     init: bool,
     log: Log,
     fence: Fence,
+    watchdog: Watchdog,
     stopping: Stopping,
     running: Option<Running>,
     last_exit: Option<Exited>,
@@ -135,6 +137,7 @@ impl Supervisor {
             version,
             log,
             fence: Fence::new(),
+            watchdog: Watchdog::default(),
             stopping: Stopping::default(),
             running: None,
             last_exit: None,
@@ -230,9 +233,18 @@ impl Supervisor {
                     Request::Permit { seq, deadline_us } => {
                         let answer = self.fence.permit(seq, deadline_us).map_or_else(fenced, |()| Answer::Ok);
                         self.reply(caller, answer);
+                        let now = sys::now_us();
+                        if self.fence.latched() && self.fence.may_write(now).is_ok() {
+                            // After a pause it is armed anew.
+                            self.arm().unwrap_or_else(|why| self.log.line(&why));
+                            self.watchdog.alive();
+                        }
                     }
                     Request::LiftFence { seq } => {
                         let answer = self.fence.lift(seq).map_or_else(fenced, |()| Answer::Ok);
+                        if answer == Answer::Ok {
+                            self.watchdog.disarm();
+                        }
                         self.reply(caller, answer);
                     }
                     request => self.calls.push((caller, request)),
@@ -353,6 +365,10 @@ impl Supervisor {
             },
             Request::Promote => self.promote(caller, now),
             Request::Reload => Some(self.reload()),
+            Request::Guard(watchdog) => {
+                self.watchdog.configure(watchdog);
+                Some(Answer::Ok)
+            }
             Request::Run(run) => self.run_tool(caller, run),
             Request::Command(command) => self.run_command(caller, command),
             Request::Cancel { call } => Some(self.cancel(Caller { id: call, ..caller }, now)),
@@ -405,10 +421,17 @@ impl Supervisor {
         if let Err(error) = self.fence.starting(role, now) {
             return Some(fenced(error));
         }
+        if start.role == StartRole::Primary
+            && let Err(why) = self.arm()
+        {
+            self.fence.exited();
+            return Some(refused(Refusal::Watchdog, why));
+        }
         let child = match Child::spawn(Kind::Postmaster, caller, &job, None) {
             Ok(child) => child,
             Err(error) => {
                 self.fence.exited();
+                self.watchdog.disarm();
                 return Some(refused(Refusal::Io, format!("cannot start a process: {error}")));
             }
         };
@@ -452,11 +475,25 @@ impl Supervisor {
             Ok(_) => return Some(refused(Refusal::WrongState, "it was started as primary")),
             Err(why) => return Some(refused(Refusal::WrongState, why)),
         };
+        let armed = self.watchdog.armed();
+        if let Err(why) = self.arm() {
+            return Some(refused(Refusal::Watchdog, why));
+        }
         if let Err(error) = self.fence.promoting(now) {
+            if !armed {
+                self.watchdog.disarm();
+            }
             return Some(fenced(error));
         }
         let job = Job::AskPromotion { volume: self.options.volume.clone(), data_dir };
         self.spawn(Kind::Promotion, caller, &job, None)
+    }
+
+    fn arm(&mut self) -> Result<(), String> {
+        if let Some(text) = self.watchdog.arm()? {
+            self.log.line(&text);
+        }
+        Ok(())
     }
 
     fn reload(&self) -> Answer {
@@ -689,6 +726,7 @@ impl Supervisor {
         let Some(running) = self.running.take() else { return };
         let fenced = self.fence.closing();
         self.fence.exited();
+        self.watchdog.disarm();
         self.stopping.exited();
         let (code, signal) = running.ended.unwrap_or((None, None));
         if let Some(starter) = running.starter {

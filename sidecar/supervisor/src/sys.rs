@@ -1,4 +1,4 @@
-//! What the kernel is asked for: clock, timer, signals, locks, memory. Wrappers of rustix and nix, without unsafe code.
+//! What the kernel is asked for: clock, timer, signals, locks, memory. Wrappers of rustix and nix, without unsafe code but for one call.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -141,6 +141,18 @@ pub fn keep_open_over_exec(file: &File) -> io::Result<()> {
 /// process id reads as zero, which rustix's type has no room for.)
 pub fn peer_uid(stream: &UnixStream) -> io::Result<u32> {
     Ok(getsockopt(stream, PeerCredentials)?.uid())
+}
+
+/// Sets the timeout of a watchdog device (`WDIOC_SETTIMEOUT`), in seconds; tells the one in force.
+#[allow(unsafe_code, reason = "the kernel reads and writes one int, which outlives the call; no library wraps it")]
+pub fn set_watchdog_timeout(device: &File, seconds: u32) -> io::Result<u32> {
+    use rustix::ioctl::{Updater, ioctl, opcode};
+    let mut timeout = libc::c_int::try_from(seconds).map_err(io::Error::other)?;
+    // SAFETY: the opcode is that of a call which takes a pointer to an int and writes an int there.
+    unsafe {
+        ioctl(device, Updater::<{ opcode::read_write::<libc::c_int>(b'W', 6) }, libc::c_int>::new(&mut timeout))?
+    };
+    u32::try_from(timeout).map_err(io::Error::other)
 }
 
 /// Asks the kernel to keep what is in memory now: a disk that hangs must not hang the fence by a page fault. Where the

@@ -597,3 +597,82 @@ fn commands_of_the_user_run_with_the_containers_environment_and_leave_nothing() 
         assert!(matches!(answer, Answer::Refused { .. }), "{answer:?}");
     }
 }
+
+/// What a watchdog was told since the last look. The reader is open as long as it is kept.
+struct Told(std::fs::File);
+
+impl Told {
+    fn by(path: &std::path::Path) -> Self {
+        use std::os::unix::fs::OpenOptionsExt;
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+        let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap();
+        Self(std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).unwrap())
+    }
+
+    fn text(&mut self) -> String {
+        let mut bytes = [0; 100];
+        let length = std::io::Read::read(&mut self.0, &mut bytes).unwrap_or(0);
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    }
+}
+
+#[test]
+fn the_watchdog_hears_of_every_permit_and_of_nothing_else() {
+    let world = world(Setup::default());
+    let device = world.dir.join("watchdog");
+    let mut told = Told::by(&device);
+    let mut agent = world.client();
+    let guard = |required| Request::Guard(Some(Watchdog { device: device.clone(), timeout_s: 5, required }));
+    assert_eq!(agent.call(guard(true)), Answer::Ok);
+    assert_eq!(told.text(), "", "nothing is writable yet");
+    // No permit: it is not armed, or the machine would be reset.
+    let refused = agent.call(Request::Start(start(&world, "")));
+    assert_eq!(refusal(&refused), Refusal::NoPermit);
+    assert_eq!(told.text(), "");
+    agent.permit_ms(60_000);
+    agent.started(start(&world, ""));
+    assert_eq!(told.text(), "1");
+    agent.permit_ms(60_000);
+    until("a sign of life", 5, || (told.text() == "1").then_some(()));
+    // In pause a person is at the keyboard, and after it the guard is back.
+    let seq = agent.status().permit_seq;
+    assert_eq!(agent.call(Request::LiftFence { seq: seq + 1 }), Answer::Ok);
+    assert_eq!(told.text(), "V");
+    agent.permit_ms(60_000);
+    until("armed again", 5, || told.text().starts_with('1').then_some(()));
+    // Without renewals there is no sign of life, until PostgreSQL is stopped: then no reset is wanted.
+    agent.permit_ms(700);
+    sleep_ms(300);
+    told.text();
+    sleep_ms(300);
+    assert_eq!(told.text(), "");
+    until("stopped", 5, || (told.text() == "V").then_some(()));
+    // A fence that is passed already says nothing, and arms nothing.
+    agent.permit_ms(60_000);
+    sleep_ms(50);
+    assert_eq!(told.text(), "", "nothing runs");
+}
+
+#[test]
+fn a_watchdog_that_cannot_be_had_matters_only_where_it_is_required() {
+    let world = world(Setup::default());
+    let mut agent = world.client();
+    let guard =
+        |required| Request::Guard(Some(Watchdog { device: "/nowhere/watchdog".into(), timeout_s: 5, required }));
+    agent.permit_ms(60_000);
+    assert_eq!(agent.call(guard(true)), Answer::Ok);
+    let answer = agent.call(Request::Start(start(&world, "")));
+    assert_eq!(refusal(&answer), Refusal::Watchdog);
+    assert!(!agent.status().latched);
+    // A standby needs none; its promotion does.
+    std::fs::write(world.data_dir().join("standby.signal"), "").unwrap();
+    agent.started(Start { role: StartRole::Standby, ..start(&world, "") });
+    until("it listens", 5, || {
+        let answer = agent.call(Request::Promote);
+        (refusal(&answer) == Refusal::Watchdog).then_some(())
+    });
+    assert!(!agent.status().latched);
+    assert_eq!(agent.call(guard(false)), Answer::Ok);
+    assert_eq!(agent.call(Request::Promote), Answer::Ok);
+    assert!(agent.status().latched);
+}

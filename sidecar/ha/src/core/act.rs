@@ -11,7 +11,7 @@ use crate::event::{Kind, Now};
 use crate::lease::{Holder, PAUSE_FENCE_MS};
 use crate::member::Member;
 use crate::quorum::{in_force, takeover};
-use crate::snapshot::{Snapshot, TaskKind, TaskView};
+use crate::snapshot::{Snapshot, TaskKind, TaskView, position};
 use crate::store::record::{BOOTSTRAP, FENCE, HOLDER, LockRecord, RESULT, SHUTDOWN};
 use crate::types::{Boot, Lsn, Timeline};
 
@@ -23,6 +23,8 @@ const GIVEN_UP_MS: u64 = 5_000;
 const BOOTSTRAP_AGAIN_MS: u64 = 60_000;
 /// Between two looks at a postmaster that is being stopped, and at its standbys, milliseconds.
 const LOOK_AGAIN_MS: u64 = 200;
+/// A member that sent nothing is passed over for so long, milliseconds.
+const SHUN_MS: u64 = 60_000;
 /// A fast shutdown becomes an immediate one after this, milliseconds.
 const STOP_TIMEOUT_MS: u64 = 60_000;
 
@@ -88,6 +90,7 @@ impl Core {
             }
             Action::WriteSync(state) => self.write_sync(boot, state.annotations(), effects),
             Action::Repair(repair) => self.server.repair = repair,
+            Action::Shun(member) => self.server.shunned = Some((member, boot.plus_ms(SHUN_MS))),
             Action::HandOver => {
                 self.handing_over = true;
                 self.server.commanded = true;
@@ -141,8 +144,8 @@ impl Core {
         if fence_ms.is_some() || known.fence_ms.is_some() {
             annotations.insert(FENCE.to_owned(), fence_ms.map(|ms| (ms / 1000).to_string()));
         }
-        if let Some(status) = self.server.status.as_ref().filter(|s| !s.in_recovery) {
-            annotations.insert("optime".to_owned(), Some(status.flush.0.to_string()));
+        if let Some(status) = self.server.status.as_ref().filter(|s| !s.in_recovery || self.standby_leader) {
+            annotations.insert("optime".to_owned(), Some(position(status).0.to_string()));
         }
         if self.config.failsafe_mode {
             annotations.insert("failsafe".to_owned(), self.topology(&known));
@@ -150,7 +153,8 @@ impl Core {
         self.lease.sending(boot, now.wall, ttl_ms, fence_ms);
         self.lock_sent = boot;
         let addresses =
-            (self.id.slice.is_none() && !self.id.ip.is_empty() && self.leading(boot)).then(|| vec![self.id.ip.clone()]);
+            (self.id.slice.is_none() && !self.id.ip.is_empty() && (self.leading(boot) || self.leading_standbys(boot)))
+                .then(|| vec![self.id.ip.clone()]);
         self.lock_call(boot, annotations, addresses, record.is_some(), effects);
     }
 
@@ -347,8 +351,17 @@ impl Core {
             pg_hba: self.config.pg_hba.clone(),
             sync_names,
             upstream: self.server.upstream.clone().flatten(),
-            recovery: self.config.recovery.clone(),
+            recovery: self.recovery(),
         }
+    }
+
+    /// What of the remote cluster's archive a standby leader uses wins over our own.
+    fn recovery(&self) -> BTreeMap<String, String> {
+        let mut recovery = self.config.recovery.clone();
+        if let Some(remote) = self.config.standby_cluster.as_ref().filter(|_| self.standby_leader) {
+            recovery.extend(remote.recovery.clone());
+        }
+        recovery
     }
 
     /// A standby keeps what it would need in the moment of its promotion.

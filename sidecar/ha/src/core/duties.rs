@@ -30,10 +30,13 @@ impl Core {
             let id = self.id();
             effects.push(Effect::Change { id, change: Change::Checkpoint });
         }
-        if !self.leading(boot) || self.terminating || self.handing_over || self.task.is_some() {
+        let leading = self.leading(boot);
+        if !(leading || self.leading_standbys(boot)) || self.terminating || self.handing_over || self.task.is_some() {
             return;
         }
-        self.keep_sync(boot, effects);
+        if leading {
+            self.keep_sync(boot, effects);
+        }
         self.keep_slots(boot, effects);
         self.keep_address(boot, effects);
         self.keep_config(boot, effects);
@@ -71,7 +74,9 @@ impl Core {
         if !self.server.attached {
             return;
         }
-        let (wanted, lifted) = match (self.lease.deadline(), self.lease.lifted()) {
+        // No promotion passes the fence in a standby cluster; a primary that is on its way down keeps what it has.
+        let writable = self.server.latched || self.config.standby_cluster.is_none();
+        let (wanted, lifted) = match (self.lease.deadline().filter(|_| writable), self.lease.lifted()) {
             (Some(_), Some(long)) if self.config.pause => (Some(Some(long)), true),
             (Some(deadline), _) => (Some(Some(deadline)), false),
             // What still stops cannot be writable, and the permit that it has runs out by itself.

@@ -60,6 +60,8 @@ pub struct Identity {
     pub api_url: String,
     /// The label of pods that says their role.
     pub role_label: String,
+    /// Its value on the leader of a standby cluster.
+    pub standby_leader_label: String,
     /// What this member may be used for.
     pub tags: Tags,
     /// Dynamic configuration for a cluster that has none yet (`bootstrap.dcs`).
@@ -169,6 +171,8 @@ pub struct Core {
     timeline_seen: Timeline,
     restartpoint_at: Option<Boot>,
     task: Option<(u64, Job, TaskView)>,
+    /// The lock is ours, and the cluster follows another one.
+    standby_leader: bool,
     terminating: bool,
     releasing_since: Option<Boot>,
     handing_over: bool,
@@ -243,6 +247,7 @@ impl Core {
             timeline_seen: Timeline::default(),
             restartpoint_at: None,
             task: None,
+            standby_leader: false,
             terminating: false,
             releasing_since: None,
             handing_over: false,
@@ -292,6 +297,7 @@ impl Core {
         self.expire_calls(boot);
         self.forget_stale(boot);
         self.renew(now, &mut effects);
+        self.standby_leader = self.config.standby_cluster.is_some() && self.holder(boot) == Holder::Me;
         self.permit(&mut effects);
         let snapshot = self.snapshot(boot);
         let verdict = decide(&snapshot);
@@ -375,6 +381,13 @@ impl Core {
         self.holder(now) == Holder::Me
             && self.lease.deadline().is_some_and(|d| now < d)
             && self.server.status.as_ref().is_some_and(|s| !s.in_recovery)
+    }
+
+    /// We lead a standby cluster under a confirmed tenure: standbys stream from us.
+    fn leading_standbys(&self, now: Boot) -> bool {
+        self.standby_leader
+            && self.lease.deadline().is_some_and(|d| now < d)
+            && self.server.status.as_ref().is_some_and(|s| s.in_recovery)
     }
 
     /// Reads the lock again.

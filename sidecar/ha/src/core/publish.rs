@@ -44,6 +44,7 @@ impl Core {
     fn role(&self) -> &'static str {
         match (&self.server.status, &self.server.dir) {
             (Some(status), _) if !status.in_recovery => "primary",
+            (Some(_), _) if self.standby_leader => "standby_leader",
             (None, Some(DataDir::Empty)) => "uninitialized",
             (None, _) if self.handing_over => "demoted",
             _ => "replica",
@@ -141,6 +142,7 @@ impl Core {
         }
         let role = match (view.state.as_str(), view.role.as_str()) {
             ("running", "primary") if view.leader => Some("primary".to_owned()),
+            ("running", "standby_leader") if view.leader => Some(self.id.standby_leader_label.clone()),
             ("running", "replica") => Some("replica".to_owned()),
             _ => None,
         };

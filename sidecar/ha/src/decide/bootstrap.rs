@@ -1,6 +1,7 @@
 //! Rules of a cluster that was never initialized.
 
 use super::{Action, Job, Rule, Verdict, act, hold, run};
+use crate::effect::Upstream;
 use crate::event::DataDir;
 use crate::snapshot::Snapshot;
 use crate::store::record::Initialize;
@@ -53,6 +54,17 @@ pub(super) fn decide(s: &Snapshot) -> Option<Verdict> {
         }
         (_, DataDir::Broken(why)) => {
             Some(hold(Rule::NoData, format!("the data directory holds something that is no database cluster: {why}")))
+        }
+        (Initialize::Racing { .. }, DataDir::Empty) if by_us && s.config.standby_cluster.is_some() => {
+            let from = s.remote().unwrap_or_else(|| Upstream {
+                member: String::new(),
+                host: String::new(),
+                ip: String::new(),
+                port: 0,
+                slot: None,
+            });
+            let job = Job::BaseBackup { leader: from.clone(), from };
+            Some(run(s, Rule::StandbyCopy, "trying to bootstrap a new standby leader", job))
         }
         (Initialize::Racing { .. }, DataDir::Empty) if by_us => {
             Some(run(s, Rule::Initdb, "trying to bootstrap a new cluster", Job::Initdb))

@@ -8,6 +8,8 @@ use crate::snapshot::{Repair, Snapshot};
 
 /// A standby that has not streamed for so long, though the leader is the primary, is compared with it. Milliseconds.
 const STUCK_MS: u64 = 12_000;
+/// A member named by `replicatefrom` that has sent nothing for so long is passed over, milliseconds.
+const CASCADE_MS: u64 = 6_000;
 /// A standby that does not accept connections after this is copied anew. Milliseconds; replay of much WAL takes its time.
 const NEVER_READY_MS: u64 = 600_000;
 
@@ -25,10 +27,10 @@ pub(super) fn decide(s: &Snapshot, leader: &str) -> Verdict {
     }
     match (s.server.running, &s.server.status) {
         (false, _) => stopped(s, leader),
-        (true, None) => match s.upstream_of(leader) {
+        (true, None) => match s.follows(leader) {
             // A standby may need its upstream to become consistent: the name of a new one is told by reload.
-            Some(wanted) if s.server.upstream.as_ref().is_some_and(|u| u.as_ref() != Some(&wanted)) => {
-                act(Rule::Follow, format!("following {leader}"), vec![Action::Follow(Some(wanted)), Action::Query])
+            Some(wanted) if s.server.upstream.as_ref().is_some_and(|u| *u != wanted) => {
+                act(Rule::Follow, following(wanted.as_ref(), leader), vec![Action::Follow(wanted), Action::Query])
             }
             _ if never_ready(s) => act(
                 Rule::Stuck,
@@ -44,10 +46,23 @@ pub(super) fn decide(s: &Snapshot, leader: &str) -> Verdict {
     }
 }
 
+/// The leader is where it has to be for others to copy or compare: primary, or standby leader of a standby cluster.
+fn leads(s: &Snapshot, answer: &PeerAnswer) -> bool {
+    answer.primary || (s.config.standby_cluster.is_some() && answer.running)
+}
+
+fn following(wanted: Option<&Upstream>, leader: &str) -> String {
+    match wanted {
+        Some(upstream) if upstream.member == leader => format!("following new leader {leader}"),
+        Some(upstream) => format!("following {}, which follows {leader}", upstream.member),
+        None => "following nobody, as tagged".to_owned(),
+    }
+}
+
 /// A standby whose leader is well and that accepts no connections for long lacks WAL that nobody has any more.
 fn never_ready(s: &Snapshot) -> bool {
     s.now.ms_since(s.server.started) >= NEVER_READY_MS
-        && matches!(&s.leader_answer, Some(Ok(a)) if a.primary)
+        && matches!(&s.leader_answer, Some(Ok(a)) if leads(s, a))
         && !s.config.pause
 }
 
@@ -60,23 +75,19 @@ fn stopped(s: &Snapshot, leader: &str) -> Verdict {
     let Some(upstream) = s.upstream_of(leader) else {
         return hold(Rule::WaitForLeader, format!("{leader} has the lock, but its pod has not published an address"));
     };
+    let follows = s.follows(leader).flatten();
     // A standby's directory may always be started: it follows as soon as there is somebody to follow.
     if let DataDir::Present(control) = dir
         && control.standby_signal
         && s.server.repair == Repair::None
-        && !matches!(&s.leader_answer, Some(Ok(answer)) if answer.primary)
+        && !matches!(&s.leader_answer, Some(Ok(answer)) if leads(s, answer))
     {
-        return run(
-            s,
-            Rule::StartStandby,
-            format!("starting as a secondary of {leader}"),
-            Job::StartStandby(Some(upstream)),
-        );
+        return run(s, Rule::StartStandby, format!("starting as a secondary of {leader}"), Job::StartStandby(follows));
     }
     let answer = match &s.leader_answer {
         None => return wait(format!("asking {leader} for its state")),
         Some(Err(why)) => return wait(format!("{leader} does not answer: {why}")),
-        Some(Ok(answer)) if !answer.primary => return wait(format!("{leader} is not yet the primary")),
+        Some(Ok(answer)) if !leads(s, answer) => return wait(format!("{leader} is not yet the primary")),
         Some(Ok(answer)) => answer,
     };
     match dir {
@@ -86,20 +97,14 @@ fn stopped(s: &Snapshot, leader: &str) -> Verdict {
         DataDir::Empty | DataDir::Broken(_) => copy(s, leader, upstream, "trying to bootstrap"),
         DataDir::Present(control) => match s.server.repair {
             Repair::Copy => copy(s, leader, upstream, "a new copy"),
-            Repair::Rewound => run(
-                s,
-                Rule::StartStandby,
-                format!("starting as a secondary of {leader}"),
-                Job::StartStandby(Some(upstream)),
-            ),
+            Repair::Rewound => {
+                run(s, Rule::StartStandby, format!("starting as a secondary of {leader}"), Job::StartStandby(follows))
+            }
             Repair::Rewind => rewind(s, leader, upstream),
             Repair::None if may_have_diverged(control, answer) => rewind(s, leader, upstream),
-            Repair::None => run(
-                s,
-                Rule::StartStandby,
-                format!("starting as a secondary of {leader}"),
-                Job::StartStandby(Some(upstream)),
-            ),
+            Repair::None => {
+                run(s, Rule::StartStandby, format!("starting as a secondary of {leader}"), Job::StartStandby(follows))
+            }
         },
     }
 }
@@ -127,11 +132,22 @@ fn may_have_diverged(control: &ControlData, leader: &PeerAnswer) -> bool {
 }
 
 fn running(s: &Snapshot, leader: &str, status: &ServerStatus) -> Verdict {
-    let Some(wanted) = s.upstream_of(leader) else {
+    let Some(wanted) = s.follows(leader) else {
         return hold(Rule::WaitForLeader, format!("{leader} has the lock, but its pod has not published an address"));
     };
-    if s.server.upstream.as_ref() != Some(&Some(wanted.clone())) {
-        return act(Rule::Follow, format!("following new leader {leader}"), vec![Action::Follow(Some(wanted))]);
+    if s.server.upstream.as_ref() != Some(&wanted) {
+        return act(Rule::Follow, following(wanted.as_ref(), leader), vec![Action::Follow(wanted)]);
+    }
+    let Some(from) = wanted else {
+        let reason = format!("no action. I am ({}), a secondary, and stream from nobody (leader {leader})", s.name);
+        return hold(Rule::Following, reason);
+    };
+    if !status.streaming
+        && from.member != leader
+        && s.server.streamless_since.is_some_and(|since| s.now.ms_since(since) >= CASCADE_MS)
+    {
+        let reason = format!("no WAL from {}: following {leader} for a while", from.member);
+        return act(Rule::Shun, reason, vec![Action::Shun(from.member)]);
     }
     if !status.streaming
         && let Some(since) = s.server.streamless_since
@@ -139,7 +155,7 @@ fn running(s: &Snapshot, leader: &str, status: &ServerStatus) -> Verdict {
         && !s.config.pause
     {
         return match &s.leader_answer {
-            Some(Ok(answer)) if answer.primary => act(
+            Some(Ok(answer)) if leads(s, answer) => act(
                 Rule::Stuck,
                 format!("no WAL from {leader} for {} s, though it is the primary", s.now.ms_since(since) / 1000),
                 vec![
@@ -155,8 +171,9 @@ fn running(s: &Snapshot, leader: &str, status: &ServerStatus) -> Verdict {
         };
     }
     let state = if status.streaming { "" } else { " (not streaming yet)" };
+    let by_way = if from.member == leader { String::new() } else { format!(" by way of {}", from.member) };
     hold(
         Rule::Following,
-        format!("no action. I am ({}), a secondary, and following a leader ({leader}){state}", s.name),
+        format!("no action. I am ({}), a secondary, and following a leader ({leader}){by_way}{state}", s.name),
     )
 }

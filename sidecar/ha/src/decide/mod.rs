@@ -9,6 +9,7 @@ pub mod handover;
 pub mod leader;
 pub mod rules;
 pub mod server;
+pub mod standby;
 pub mod unlocked;
 
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,8 @@ pub enum Action {
     WriteSync(SyncState),
     /// What is to be done about the data directory once PostgreSQL is stopped.
     Repair(Repair),
+    /// Do not stream from this member for a while.
+    Shun(String),
     /// A switchover was accepted: stop, then release.
     HandOver,
     /// A scheduled switchover is due: it becomes one for now.
@@ -139,6 +142,7 @@ pub fn decide(s: &Snapshot) -> Verdict {
     }
     match &s.holder {
         Holder::Unknown => hold(Rule::StoreUnknown, "the lock was never read from the API server"),
+        Holder::Me if s.config.standby_cluster.is_some() => standby::decide(s),
         Holder::Me => leader::decide(s),
         Holder::Other { name, .. } => follower::decide(s, name),
         Holder::Unfenced { name, until } => unlocked::unfenced(s, name, *until),

@@ -73,10 +73,19 @@ rules! {
         WaitForLeader "wait-for-leader" "The leader has the lock, but has not yet said that it is the primary."
         Rewind "rewind" "The data directory may have diverged: pg_rewind finds out and repairs."
         StartStandby "start" "Start as a standby of the leader."
+        Shun "fall-back" "The member that the tag `replicatefrom` names sends nothing: the leader does for a while."
         Follow "follow" "Streams from somebody else, or from nobody: the configuration is changed by reload."
         Stuck "stuck" "The leader is the primary, but we have not streamed for long: stop, to compare and repair."
         FollowerPaused "paused" "Paused: PostgreSQL runs as primary though somebody else has the lock; a person did that."
         Following "following" "All is well."
+    }
+    "standby-cluster" {
+        StandbyDemote "demote" "The cluster became a standby cluster: its primary is stopped, and comes back as a standby of the remote one."
+        StandbyCopy "copy" "A new standby cluster: its data is copied from the remote cluster or its archive."
+        StandbyRewind "rewind" "The former primary of this cluster is compared with the remote one before it follows."
+        StandbyStart "start" "The standby leader starts as a standby of the remote cluster."
+        StandbyFollow "follow" "The standby leader streams from somebody else, or the remote cluster has moved: its configuration is changed by reload."
+        StandbyLead "lead" "The lock is ours and we follow the remote cluster: nothing to do."
     }
     "unlocked" {
         AbsentLock "absent-lock" "The lock object is gone; its holder may still live, so its ttl is waited for."

@@ -79,6 +79,8 @@ pub struct World {
     pub lawless: bool,
     /// While it has no WAL receiver, this standby tells timeline 1.
     pub forgetful: Option<String>,
+    /// The cluster that a standby cluster follows.
+    pub remote: Option<Data>,
     /// Tasks of these kinds fail: member, first word of the task's name, how.
     pub failing: Vec<(String, &'static str, TaskError)>,
     version: u64,
@@ -105,6 +107,7 @@ impl World {
             deaf: BTreeSet::new(),
             lawless: false,
             forgetful: None,
+            remote: None,
             failing: Vec::new(),
             version: 100,
             queue: VecDeque::new(),
@@ -145,6 +148,7 @@ impl World {
             conn_url: format!("postgres://{name}.x:5432/postgres"),
             api_url: format!("https://{name}.x:8008/patroni"),
             role_label: "role".into(),
+            standby_leader_label: "primary".into(),
             tags: Tags::parse(tags),
             bootstrap_config: serde_json::json!({}),
             local: serde_json::Value::Null,
@@ -374,6 +378,11 @@ impl World {
             .filter(|(_, n)| n.db.running)
             .map(|(name, n)| (name.clone(), n.db.data.as_ref().map(|d| (d.timeline, d.lsn)).unwrap()))
             .collect();
+        let mut heads = heads;
+        if let Some(remote) = &mut self.remote {
+            remote.lsn += 10;
+            heads.insert(String::new(), (remote.timeline, remote.lsn));
+        }
         for name in names {
             let node = self.node(&name);
             let Some(data) = node.db.data.as_mut().filter(|_| node.db.running) else { continue };
@@ -412,9 +421,11 @@ impl World {
                 Ok(())
             }
             Task::BaseBackup { from, .. } | Task::Rewind { from, .. } => {
-                let source = &self.nodes[&from.member].db;
-                if source.running {
-                    let mut data = source.data.clone().unwrap();
+                let source = match self.nodes.get(&from.member) {
+                    Some(node) => node.db.data.clone().filter(|_| node.db.running),
+                    None => self.remote.clone(),
+                };
+                if let Some(mut data) = source {
                     data.standby_signal = true;
                     self.node(name).db.data = Some(data);
                     Ok(())
@@ -593,7 +604,11 @@ impl World {
                 flush: Lsn(n.db.data.as_ref().unwrap().lsn),
             })
             .collect();
-        let streaming = !db.primary && upstream.is_some_and(|u| self.nodes.get(&u).is_some_and(|n| n.db.running));
+        let streaming = !db.primary
+            && upstream.is_some_and(|u| match self.nodes.get(&u) {
+                Some(node) => node.db.running,
+                None => self.remote.is_some(),
+            });
         let forgets = !db.primary && self.forgetful.as_deref() == Some(name);
         Ok(ServerStatus {
             in_recovery: !db.primary,

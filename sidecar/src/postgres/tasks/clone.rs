@@ -38,6 +38,7 @@ impl Postgres {
         let mut last = Error::State("none of postgresql.create_replica_methods can be used".to_owned());
         for method in methods {
             let done = match (method, from) {
+                (Method::BaseBackup(_), Some(from)) if from.host.is_empty() => continue,
                 (Method::BaseBackup(options), Some(from)) => self.pg_basebackup(from, options).await,
                 (Method::BaseBackup(_), None) => continue,
                 (Method::Custom(custom), from) => self.custom_copy(custom, from).await,
@@ -113,7 +114,7 @@ impl Postgres {
             self.supervisor.file(FileOp::RemoveTree { path: data_dir.clone() }).await?;
         }
         self.files.forget();
-        let connstring = match from {
+        let connstring = match from.filter(|from| !from.host.is_empty()) {
             Some(from) => conf::upstream_url(from, &self.config.credentials(User::Replication)?.username),
             None => String::new(),
         };

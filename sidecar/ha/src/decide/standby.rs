@@ -1,0 +1,95 @@
+//! Rules of the member that leads a standby cluster: it has the lock, follows a remote cluster, and is never writable. Only an edit of
+//! the configuration that removes `standby_cluster` makes it a primary.
+
+use super::bootstrap::failed;
+use super::handover::switchover;
+use super::server::{shutdown_position, wrong_system};
+use super::{Action, Job, Rule, Verdict, act, hold, run};
+use crate::effect::Upstream;
+use crate::event::{DataDir, ServerStatus};
+use crate::snapshot::{Repair, Snapshot};
+use crate::store::record::Initialize;
+
+pub(super) fn decide(s: &Snapshot) -> Verdict {
+    match (s.server.running, &s.server.status) {
+        (false, _) => stopped(s),
+        // Also one whose promotion was on its way when the configuration changed.
+        (true, status) if s.server.latched || status.as_ref().is_some_and(|st| !st.in_recovery) => act(
+            Rule::StandbyDemote,
+            "cannot be a real primary in standby cluster",
+            vec![Action::Run(Job::Stop { immediate: false })],
+        ),
+        (true, None) => match wanted(s) {
+            wanted if s.server.upstream.as_ref().is_some_and(|upstream| *upstream != wanted) => follow(wanted),
+            _ => act(Rule::Starting, "PostgreSQL does not answer yet", vec![Action::Query]),
+        },
+        (true, Some(status)) => running(s, status),
+    }
+}
+
+/// The remote server; none: only its archive is followed.
+fn wanted(s: &Snapshot) -> Option<Upstream> {
+    s.remote().filter(|remote| !remote.host.is_empty() && !s.tags.nostream)
+}
+
+fn stopped(s: &Snapshot) -> Verdict {
+    let Some(dir) = &s.server.dir else {
+        return act(Rule::Inspect, "PostgreSQL is not running", vec![Action::Inspect]);
+    };
+    if s.handing_over {
+        let at = shutdown_position(dir);
+        return act(Rule::LeaderHandOver, "stopped for a switchover: the lock is released", vec![Action::Release(at)]);
+    }
+    if let Some(verdict) = wrong_system(s) {
+        return Verdict { actions: vec![Action::Release(None)], ..verdict };
+    }
+    let control = match dir {
+        DataDir::Present(control) => control,
+        DataDir::Unknown(why) => {
+            return act(Rule::Inspect, format!("the data directory cannot be read: {why}"), vec![Action::Inspect]);
+        }
+        DataDir::Empty | DataDir::Broken(_) if s.bootstrapping() => {
+            let why = "the copy of the remote cluster is gone".to_owned();
+            return act(Rule::BootstrapFailed, failed(&why), vec![Action::CancelBootstrap]);
+        }
+        DataDir::Empty | DataDir::Broken(_) => {
+            let why = format!("the data directory is unusable: {dir:?}");
+            return act(Rule::LeaderNoData, why, vec![Action::Release(None)]);
+        }
+    };
+    if s.config.pause {
+        return hold(Rule::PausedHold, "paused: PostgreSQL is not running and stays so");
+    }
+    match wanted(s) {
+        Some(remote) if !control.standby_signal && s.server.repair != Repair::Rewound => {
+            run(s, Rule::StandbyRewind, "comparing with the remote cluster, as a former primary", Job::Rewind(remote))
+        }
+        wanted => run(
+            s,
+            Rule::StandbyStart,
+            "starting as a standby leader because i had the session lock",
+            Job::StartStandby(wanted),
+        ),
+    }
+}
+
+fn follow(wanted: Option<Upstream>) -> Verdict {
+    let whom = wanted.as_ref().map_or("the archive", |remote| remote.host.as_str());
+    act(Rule::StandbyFollow, format!("following {whom}"), vec![Action::Follow(wanted), Action::Query])
+}
+
+fn running(s: &Snapshot, status: &ServerStatus) -> Verdict {
+    if !matches!(s.initialize, Initialize::Done(_)) {
+        let id = Action::WriteInitialize(status.system_id.clone());
+        return act(Rule::LeaderPostBootstrap, "the standby cluster is complete", vec![id]);
+    }
+    let wanted = wanted(s);
+    if s.server.upstream.as_ref() != Some(&wanted) {
+        return follow(wanted);
+    }
+    if let Some(verdict) = s.failover.as_ref().and_then(|failover| switchover(s, status, failover)) {
+        return verdict;
+    }
+    let state = if status.streaming || wanted.is_none() { "" } else { " (the remote cluster sends nothing)" };
+    hold(Rule::StandbyLead, format!("no action. I am ({}), the standby leader with the lock{state}", s.name))
+}
