@@ -74,6 +74,13 @@ pub enum Effect {
     /// The configuration in force has changed: what the edge needs of it (methods, callbacks, recovery settings) it reads there.
     /// [`crate::config::effective`]: the dynamic one with the local one on top.
     Settings(Box<serde_json::Value>),
+    /// Runs a callback of the user's, if one is configured. Nobody waits for it; it ends a former one that still runs.
+    Callback {
+        /// What happened.
+        action: Callback,
+        /// The role: `primary`, `replica`, `standby_leader`.
+        role: String,
+    },
     /// What REST, probes and metrics show from now on.
     Publish(Box<View>),
     /// A verdict that differs from the one before: to be logged once, with its inputs.
@@ -87,6 +94,34 @@ pub enum Effect {
     Finish,
     /// The agent cannot go on; it exits with this sentence (the kubelet starts it again).
     Exit(String),
+}
+
+/// What the user's callbacks are told, by Patroni's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Callback {
+    /// PostgreSQL was started, or an agent found it running.
+    Start,
+    /// It was stopped, on purpose.
+    Stop,
+    /// It was restarted, and its role is the same.
+    Restart,
+    /// It has read its configuration again.
+    Reload,
+    /// Its role is another.
+    RoleChange,
+}
+
+impl Callback {
+    /// The first argument, and the key in `postgresql.callbacks`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Start => "on_start",
+            Self::Stop => "on_stop",
+            Self::Restart => "on_restart",
+            Self::Reload => "on_reload",
+            Self::RoleChange => "on_role_change",
+        }
+    }
 }
 
 /// One API verb on one kind.

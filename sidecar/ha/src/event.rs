@@ -300,6 +300,8 @@ pub enum TaskError {
     Failed(String),
     /// The same, and another try would end no better: the bootstrap of a cluster is given up.
     Hopeless(String),
+    /// This member may not lead now: `pre_promote` said no, or the watchdog that is required cannot be armed. PostgreSQL is as it was.
+    Forbidden(String),
 }
 
 /// What a member says when it is asked (`GET /patroni`, `POST /election`).

@@ -111,6 +111,8 @@ pub struct Server {
     pub post_bootstrapped: bool,
     /// A member from which we do not stream until then, though our tag names it: it sent nothing.
     pub shunned: Option<(String, Boot)>,
+    /// This member may not lead until then, and why.
+    pub barred: Option<(Boot, String)>,
     /// The bootstrap of the cluster failed here, and why.
     pub bootstrap_failed: Option<String>,
 }
@@ -238,6 +240,11 @@ impl Snapshot {
         let source = self.upstream_of(chosen.unwrap_or(leader))?;
         // Our slot is made by the leader; elsewhere it may be missing or held back.
         Some(Upstream { slot: source.slot.filter(|_| chosen.is_none()), ..source })
+    }
+
+    /// Why this member may not lead now.
+    pub fn barred(&self) -> Option<&str> {
+        self.server.barred.as_ref().filter(|(until, _)| self.now < *until).map(|(_, why)| why.as_str())
     }
 
     /// We are the one who makes this cluster.

@@ -13,6 +13,7 @@ pub mod restapi;
 pub mod secrets;
 mod source;
 pub mod value;
+pub mod watchdog;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -55,6 +56,8 @@ pub struct Config {
     pub local: Value,
     /// Where PostgreSQL listens and lives.
     pub postgres: Postgres,
+    /// Section `watchdog`.
+    pub watchdog: watchdog::Watchdog,
     /// Section `tags`.
     pub tags: Tags,
     /// Section `matriarch`.
@@ -135,6 +138,7 @@ impl Config {
             restapi,
             api,
             postgres,
+            watchdog: watchdog::Watchdog::parse(document.get("watchdog"))?,
             tags: Tags::parse(document.get("tags").unwrap_or(&Value::Null)),
             matriarch,
             document,

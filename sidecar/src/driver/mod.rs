@@ -206,6 +206,7 @@ impl Driver {
             }
             Effect::WakeAt(at) => self.timer.set(at.max(clock::boot().plus_ms(BREATH_MS)))?,
             Effect::Settings(settings) => self.world.postgres.configured(&settings),
+            Effect::Callback { action, role } => self.world.postgres.callback(action, &role),
             Effect::Publish(view) => {
                 self.end.view.send_replace(Arc::new(*view));
             }

@@ -1,5 +1,6 @@
 //! Our PostgreSQL: what is in its directory, how it is, and every change of it, through the supervisor and its unix socket.
 
+mod callbacks;
 pub mod change;
 pub mod conf;
 pub mod controldata;
@@ -10,6 +11,7 @@ pub mod query;
 pub mod remote;
 pub mod settings;
 pub mod tasks;
+mod watchdog;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -46,6 +48,9 @@ pub enum Error {
     /// A bootstrap failed, and another try would as well.
     #[error("{0}")]
     Hopeless(String),
+    /// This member may not lead now.
+    #[error("{0}")]
+    Forbidden(String),
 }
 
 impl From<tokio_postgres::Error> for Error {
@@ -59,6 +64,9 @@ impl From<Error> for TaskError {
         match error {
             Error::Supervisor(CallError::Refused { kind: Refusal::NoPermit, .. }) => Self::NoPermit,
             Error::Hopeless(why) => Self::Hopeless(why),
+            Error::Forbidden(why) | Error::Supervisor(CallError::Refused { kind: Refusal::Watchdog, message: why }) => {
+                Self::Forbidden(why)
+            }
             other => Self::Failed(other.to_string()),
         }
     }
@@ -73,6 +81,7 @@ pub struct Postgres {
     files: files::Files,
     parameters: parameters::Checked,
     settings: Mutex<Arc<Settings>>,
+    callbacks: callbacks::Callbacks,
     /// The mark of a custom bootstrap, where it was looked for.
     bootstrap: Mutex<Option<Option<String>>>,
     /// Settings of the primary that a standby must not go below, from `pg_controldata`.
@@ -91,6 +100,7 @@ impl Postgres {
             files: files::Files::default(),
             parameters: parameters::Checked::default(),
             floor: Mutex::default(),
+            callbacks: callbacks::Callbacks::default(),
             bootstrap: Mutex::default(),
         }
     }
@@ -102,6 +112,7 @@ impl Postgres {
             tracing::warn!("{problem}");
         }
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        self.guard_soon();
     }
 
     fn settings(&self) -> Arc<Settings> {

@@ -37,6 +37,18 @@ pub struct Settings {
     pub replica: Vec<Method>,
     /// The same for the standby leader: `standby_cluster.create_replica_methods`.
     pub standby_leader: Vec<Method>,
+    /// `callbacks`, by their names, as words.
+    pub callbacks: BTreeMap<String, Vec<String>>,
+    /// Asked before every promotion; a code other than 0 forbids it.
+    pub pre_promote: Option<Vec<String>>,
+    /// Run before a stop in order.
+    pub before_stop: Option<Vec<String>>,
+    /// The cluster is paused.
+    pub pause: bool,
+    /// ttl in seconds.
+    pub ttl_s: u32,
+    /// loop_wait in milliseconds.
+    pub loop_wait_ms: u64,
     /// restore_command and its kin.
     pub recovery: BTreeMap<String, String>,
     /// archive_command, where archive_mode is on.
@@ -79,6 +91,17 @@ impl Settings {
         let postgresql = effective.get("postgresql").unwrap_or(&nothing);
         settings.replica = settings.methods(postgresql.get("create_replica_methods"), postgresql);
         let dynamic = Dynamic::parse(effective);
+        (settings.pause, settings.loop_wait_ms) = (dynamic.pause, dynamic.loop_wait_ms);
+        settings.ttl_s = u32::try_from(dynamic.ttl_ms / 1000).unwrap_or(u32::MAX);
+        settings.pre_promote = settings.command("pre_promote", postgresql.get("pre_promote"));
+        settings.before_stop = settings.command("before_stop", postgresql.get("before_stop"));
+        if let Some(Value::Object(callbacks)) = postgresql.get("callbacks") {
+            for (name, line) in callbacks {
+                if let Some(argv) = settings.command(&format!("callbacks.{name}"), Some(line)) {
+                    settings.callbacks.insert(name.clone(), argv);
+                }
+            }
+        }
         settings.standby_cluster = dynamic.standby_cluster.is_some();
         settings.recovery = dynamic.recovery;
         let archives = dynamic.parameters.get("archive_mode").is_some_and(|mode| !mode.eq_ignore_ascii_case("off"));
@@ -87,6 +110,17 @@ impl Settings {
         let standby = effective.get("standby_cluster").and_then(|section| section.get("create_replica_methods"));
         settings.standby_leader = settings.methods(standby, postgresql);
         settings
+    }
+
+    fn command(&mut self, key: &str, line: Option<&Value>) -> Option<Vec<String>> {
+        let line = line.filter(|line| !line.is_null())?;
+        match line.as_str().ok_or_else(|| format!("{line} is no command line")).and_then(command::split) {
+            Ok(argv) => Some(argv),
+            Err(why) => {
+                self.problems.push(format!("postgresql.{key}: {why}"));
+                None
+            }
+        }
     }
 
     fn methods(&mut self, names: Option<&Value>, postgresql: &Value) -> Vec<Method> {
@@ -181,6 +215,17 @@ mod tests {
         assert!(bare.keep_data);
         assert_eq!(bare.argv("s", "/d", ""), ["/bin/bare"]);
         assert!(settings.problems[0].contains("postgresql.broken"), "{:?}", settings.problems);
+    }
+
+    #[test]
+    fn callbacks_are_command_lines() {
+        let settings = Settings::parse(&json!({"ttl": 20, "pause": true, "postgresql": {
+            "callbacks": {"on_start": "/bin/cb 'a b'", "on_stop": null, "on_reload": "'"}, "pre_promote": "/bin/check"}}));
+        assert_eq!(settings.callbacks["on_start"], ["/bin/cb", "a b"]);
+        assert_eq!(settings.callbacks.len(), 1);
+        assert_eq!(settings.pre_promote.unwrap(), ["/bin/check"]);
+        assert!(settings.problems[0].contains("postgresql.callbacks.on_reload"), "{:?}", settings.problems);
+        assert_eq!((settings.ttl_s, settings.pause), (20, true));
     }
 
     #[test]

@@ -79,6 +79,8 @@ struct Pending {
     answer: oneshot::Sender<(Answer, Output)>,
     /// A program's output until now.
     output: Option<Output>,
+    /// A task waits for its end.
+    counts: bool,
 }
 
 impl Shared {
@@ -214,7 +216,8 @@ impl Supervisor {
         queue.send(frame).map_err(|_| CallError::Detached)?;
         let (answer, receiver) = oneshot::channel();
         state.next_id += 1;
-        state.pending.insert(id, Pending { answer, output });
+        let counts = output.is_some();
+        state.pending.insert(id, Pending { answer, output, counts });
         Ok((id, receiver))
     }
 }

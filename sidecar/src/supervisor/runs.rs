@@ -2,12 +2,17 @@
 
 use matriarch_supervisor::protocol::{Answer, Request, Run, Stream, UserCommand};
 
+use tokio::sync::oneshot;
+
 use super::{CallError, Supervisor};
 
 /// So much of the standard output is kept, from its start.
 const STDOUT: usize = 1 << 18;
 /// So much of the error output is kept, from its end.
 const STDERR: usize = 1 << 14;
+
+/// A program that runs: its name, the call, and where its end comes.
+type Begun = (String, u64, oneshot::Receiver<(Answer, Output)>);
 
 /// What a program has written.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -103,8 +108,27 @@ impl Supervisor {
         self.to_its_end(program, Request::Command(command)).await
     }
 
+    /// The same for a callback: no task waits for its end.
+    pub async fn callback(&self, command: UserCommand) -> Result<Finished, CallError> {
+        let program = command.argv.first().cloned().unwrap_or_default();
+        let run = self.begin(program, Request::Command(command))?;
+        if let Some(pending) = self.shared.state().pending.get_mut(&run.1) {
+            pending.counts = false;
+        }
+        self.end(run).await
+    }
+
     async fn to_its_end(&self, program: String, request: Request) -> Result<Finished, CallError> {
+        let run = self.begin(program, request)?;
+        self.end(run).await
+    }
+
+    fn begin(&self, program: String, request: Request) -> Result<Begun, CallError> {
         let (id, answer) = self.send(request, Some(Output::of(&program)), false)?;
+        Ok((program, id, answer))
+    }
+
+    async fn end(&self, (program, id, answer): Begun) -> Result<Finished, CallError> {
         let mut kill = KillOnDrop { supervisor: self, id: Some(id) };
         let (answer, output) = answer.await.map_err(|_| CallError::Detached)?;
         kill.id = None;
@@ -121,7 +145,7 @@ impl Supervisor {
             let ended = self.shared.ended.notified();
             tokio::pin!(ended);
             ended.as_mut().enable();
-            if !self.shared.state().pending.values().any(|pending| pending.output.is_some()) {
+            if !self.shared.state().pending.values().any(|pending| pending.counts) {
                 return;
             }
             ended.await;

@@ -72,7 +72,10 @@ pub enum Request {
     Reload,
     /// The hardware watchdog that guards a writable postmaster from the next start as primary or promotion on; none: no watchdog.
     /// It is opened with the latch, kept alive by every permit, and let go when PostgreSQL has ended or the fence is lifted.
-    Guard(Option<Watchdog>),
+    Guard {
+        /// Which.
+        watchdog: Option<Watchdog>,
+    },
     /// Runs a program of PostgreSQL's bin folder; output comes as [`Message::Output`], the end as [`Answer::Done`].
     Run(Run),
     /// Runs a command of the user's (a callback, a bootstrap or clone script), as PostgreSQL's user in PostgreSQL's container;

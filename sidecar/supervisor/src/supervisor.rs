@@ -365,7 +365,7 @@ impl Supervisor {
             },
             Request::Promote => self.promote(caller, now),
             Request::Reload => Some(self.reload()),
-            Request::Guard(watchdog) => {
+            Request::Guard { watchdog } => {
                 self.watchdog.configure(watchdog);
                 Some(Answer::Ok)
             }

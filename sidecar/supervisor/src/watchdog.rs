@@ -39,9 +39,9 @@ impl Watchdog {
     pub fn arm(&mut self) -> Result<Option<String>, String> {
         let Some(config) = self.config.as_ref().filter(|_| self.open.is_none()) else { return Ok(None) };
         match open(config) {
-            Ok(file) => {
+            Ok(mut file) => {
+                let _ = file.write(ALIVE);
                 self.open = Some(file);
-                self.alive();
                 Ok(Some(format!("the watchdog {} is armed: {} s", config.device.display(), config.timeout_s)))
             }
             Err(error) => {

@@ -622,7 +622,8 @@ fn the_watchdog_hears_of_every_permit_and_of_nothing_else() {
     let device = world.dir.join("watchdog");
     let mut told = Told::by(&device);
     let mut agent = world.client();
-    let guard = |required| Request::Guard(Some(Watchdog { device: device.clone(), timeout_s: 5, required }));
+    let guard =
+        |required| Request::Guard { watchdog: Some(Watchdog { device: device.clone(), timeout_s: 5, required }) };
     assert_eq!(agent.call(guard(true)), Answer::Ok);
     assert_eq!(told.text(), "", "nothing is writable yet");
     // No permit: it is not armed, or the machine would be reset.
@@ -657,8 +658,9 @@ fn the_watchdog_hears_of_every_permit_and_of_nothing_else() {
 fn a_watchdog_that_cannot_be_had_matters_only_where_it_is_required() {
     let world = world(Setup::default());
     let mut agent = world.client();
-    let guard =
-        |required| Request::Guard(Some(Watchdog { device: "/nowhere/watchdog".into(), timeout_s: 5, required }));
+    let guard = |required| Request::Guard {
+        watchdog: Some(Watchdog { device: "/nowhere/watchdog".into(), timeout_s: 5, required }),
+    };
     agent.permit_ms(60_000);
     assert_eq!(agent.call(guard(true)), Answer::Ok);
     let answer = agent.call(Request::Start(start(&world, "")));

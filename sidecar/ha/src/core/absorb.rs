@@ -241,6 +241,7 @@ impl Core {
     /// No process of PostgreSQL is left.
     fn stopped(&mut self) {
         self.released_early = false;
+        self.callback_stopped();
         self.server.running = false;
         self.server.latched = false;
         self.server.status = None;
@@ -307,6 +308,9 @@ impl Core {
             Ok(()) => {
                 if let Some(config) = config {
                     self.server.upstream = Some(config.upstream.clone());
+                    if self.applied.as_ref() != Some(&config) {
+                        self.callbacks.reloaded = true;
+                    }
                     self.applied = Some(config);
                 }
                 self.query_now = true;
@@ -358,6 +362,14 @@ impl Core {
                 let why = match error {
                     TaskError::NoPermit => "no permit of the fence is left".to_owned(),
                     TaskError::Failed(why) | TaskError::Hopeless(why) => why,
+                    TaskError::Forbidden(why) => {
+                        self.server.barred = Some((now.plus_ms(self.config.ttl_ms), why.clone()));
+                        if matches!(job, Job::Promote) {
+                            // It was not asked to promote: it is a standby as before.
+                            self.server.latched = false;
+                        }
+                        why
+                    }
                     TaskError::Cancelled => String::new(),
                 };
                 if matches!(job, Job::Initdb | Job::PostBootstrap | Job::StartPrimary) && hopeless {

@@ -6,6 +6,7 @@
 mod absorb;
 mod act;
 mod address;
+mod callbacks;
 mod duties;
 mod failsafe;
 mod publish;
@@ -173,6 +174,7 @@ pub struct Core {
     task: Option<(u64, Job, TaskView)>,
     /// The lock is ours, and the cluster follows another one.
     standby_leader: bool,
+    callbacks: callbacks::Callbacks,
     terminating: bool,
     releasing_since: Option<Boot>,
     handing_over: bool,
@@ -248,6 +250,7 @@ impl Core {
             restartpoint_at: None,
             task: None,
             standby_leader: false,
+            callbacks: callbacks::Callbacks::default(),
             terminating: false,
             releasing_since: None,
             handing_over: false,
@@ -308,6 +311,7 @@ impl Core {
         self.duties(now, &mut effects);
         self.answer_requests(boot, &mut effects);
         self.permit(&mut effects);
+        self.call_back(&mut effects);
         self.publish(boot, &mut effects);
         effects.push(Effect::WakeAt(self.wake_at(boot)));
         effects

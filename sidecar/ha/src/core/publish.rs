@@ -41,7 +41,7 @@ impl Core {
         }
     }
 
-    fn role(&self) -> &'static str {
+    pub(super) fn role(&self) -> &'static str {
         match (&self.server.status, &self.server.dir) {
             (Some(status), _) if !status.in_recovery => "primary",
             (Some(_), _) if self.standby_leader => "standby_leader",

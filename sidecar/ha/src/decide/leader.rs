@@ -110,6 +110,9 @@ fn stopped(s: &Snapshot) -> Verdict {
     if let Some(verdict) = promised(s) {
         return verdict;
     }
+    if let Some(verdict) = barred(s) {
+        return verdict;
+    }
     if !s.tenure(TENURE_TO_BEGIN_MS) {
         return hold(Rule::LeaderConfirm, "waiting for a renewal before PostgreSQL is started as primary");
     }
@@ -124,6 +127,13 @@ fn promised(s: &Snapshot) -> Option<Verdict> {
     s.promised_until
         .is_some_and(|until| s.now < until)
         .then(|| hold(Rule::Promised, "the former leader goes on in failsafe mode, as agreed with us"))
+}
+
+/// Somebody else may lead instead. Of a cluster in the making nobody else has anything.
+fn barred(s: &Snapshot) -> Option<Verdict> {
+    let why = s.barred()?;
+    let release = if s.bootstrapping() { Vec::new() } else { vec![Action::Release(None)] };
+    Some(act(Rule::LeaderBarred, format!("not promoting: {why}"), release))
 }
 
 fn promote(s: &Snapshot, status: &ServerStatus) -> Verdict {
@@ -146,6 +156,9 @@ fn promote(s: &Snapshot, status: &ServerStatus) -> Verdict {
         };
     }
     if let Some(verdict) = promised(s) {
+        return verdict;
+    }
+    if let Some(verdict) = barred(s) {
         return verdict;
     }
     if !s.tenure(TENURE_TO_BEGIN_MS) {

@@ -146,6 +146,9 @@ fn backoff(s: &Snapshot, status: &ServerStatus) -> Option<Verdict> {
 }
 
 fn race(s: &Snapshot, status: &ServerStatus) -> Verdict {
+    if let Some(why) = s.barred() {
+        return hold(Rule::Barred, format!("others go first: {why}"));
+    }
     if s.tags.nofailover {
         return hold(Rule::NoFailover, "following a different leader because I am not allowed to promote");
     }

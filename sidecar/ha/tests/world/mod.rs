@@ -79,6 +79,8 @@ pub struct World {
     pub lawless: bool,
     /// While it has no WAL receiver, this standby tells timeline 1.
     pub forgetful: Option<String>,
+    /// Callbacks as they were called: member, action, role.
+    pub callbacks: Vec<(String, &'static str, String)>,
     /// The cluster that a standby cluster follows.
     pub remote: Option<Data>,
     /// Tasks of these kinds fail: member, first word of the task's name, how.
@@ -107,6 +109,7 @@ impl World {
             deaf: BTreeSet::new(),
             lawless: false,
             forgetful: None,
+            callbacks: Vec::new(),
             remote: None,
             failing: Vec::new(),
             version: 100,
@@ -575,6 +578,7 @@ impl World {
             },
             Effect::WakeAt(at) => self.node(name).wake = at,
             Effect::Publish(_) | Effect::Settings(_) => {}
+            Effect::Callback { action, role } => self.callbacks.push((name.into(), action.name(), role)),
             Effect::Verdict { rule, reason } => {
                 let at = self.now.0 / 1000;
                 self.node(name).verdicts.push((at, rule.into(), reason));

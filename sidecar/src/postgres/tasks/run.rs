@@ -1,16 +1,21 @@
 //! Starting, promoting and stopping the server.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use matriarch_ha::effect::ServerConfig;
 use matriarch_ha::event::{ControlData, DataDir};
-use matriarch_supervisor::protocol::{Answer, FileOp, Refusal, Request, Start, StartRole, StopMode};
+use matriarch_supervisor::protocol::{Answer, FileOp, Refusal, Request, Start, StartRole, StopMode, UserCommand};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::Client;
 
 use super::super::{Error, Postgres, local};
 use crate::supervisor::CallError;
 
+/// How long `pre_promote` may take.
+const PRE_PROMOTE: Duration = Duration::from_secs(30);
+/// How long `before_stop` may take: a stop in order waits for it, an immediate one and the fence do not.
+const BEFORE_STOP: Duration = Duration::from_secs(5);
 /// Between two tries to connect to a server that starts, or two looks at one that promotes.
 const LOOK: Duration = Duration::from_millis(10);
 /// Every so many tries the supervisor is asked whether the postmaster still runs.
@@ -88,11 +93,14 @@ impl Postgres {
 
     pub(super) async fn start(&self, role: StartRole, more: &[(String, String)]) -> Result<(), Error> {
         self.forget_connection();
+        if role == StartRole::Primary {
+            self.guard().await?;
+        }
         let start = Start {
             role,
             data_dir: self.place.data_dir.clone(),
             args: self.place.arguments(more),
-            env: std::collections::BTreeMap::new(),
+            env: BTreeMap::new(),
         };
         let pid = self.supervisor.start(start).await?;
         self.accepting(Some(pid)).await.map(drop)
@@ -146,6 +154,34 @@ impl Postgres {
         Err(Error::State(format!("PostgreSQL ended ({how}); the log of the container `postgres` says why")))
     }
 
+    /// Asks `pre_promote`, bounded: the lock is renewed meanwhile, but the cluster has no primary.
+    async fn may_promote(&self) -> Result<(), Error> {
+        let Some(argv) = self.settings().pre_promote.clone() else { return Ok(()) };
+        let command = UserCommand { argv, env: BTreeMap::new(), data_dir: None };
+        let no = |why: String| Err(Error::Forbidden(format!("postgresql.pre_promote: {why}")));
+        match timeout(PRE_PROMOTE, self.supervisor.command(command)).await {
+            Ok(Ok(finished)) if finished.success() => Ok(()),
+            Ok(Ok(finished)) => no(finished.reason()),
+            Ok(Err(CallError::Refused { message, .. })) => no(message),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => no(format!("no end within {} s", PRE_PROMOTE.as_secs())),
+        }
+    }
+
+    /// Runs `before_stop`, bounded; its result does not count.
+    async fn before_stop(&self) {
+        let Some(argv) = self.settings().before_stop.clone() else { return };
+        let command = UserCommand { argv, env: BTreeMap::new(), data_dir: None };
+        match timeout(BEFORE_STOP, self.supervisor.command(command)).await {
+            Ok(Ok(finished)) if finished.success() => {}
+            Ok(Ok(finished)) => tracing::warn!("postgresql.before_stop: {}", finished.reason()),
+            Ok(Err(error)) => tracing::warn!("postgresql.before_stop: {error}"),
+            Err(_) => {
+                tracing::warn!("postgresql.before_stop did not end within {} s: it is ended", BEFORE_STOP.as_secs());
+            }
+        }
+    }
+
     /// Done when the server is out of recovery.
     pub(super) async fn promote(&self) -> Result<(), Error> {
         const RECOVERING: &str = "SELECT pg_catalog.pg_is_in_recovery()";
@@ -153,6 +189,8 @@ impl Postgres {
         if !client.query_one(RECOVERING, &[]).await?.try_get::<_, bool>(0)? {
             return Ok(());
         }
+        self.may_promote().await?;
+        self.guard().await?;
         self.supervisor.done(Request::Promote).await?;
         let mut statement = client.prepare(RECOVERING).await?;
         loop {
@@ -181,6 +219,9 @@ impl Postgres {
                 Ok(Err(error)) => tracing::warn!("no checkpoint before the stop: {error}"),
                 Err(_) => tracing::warn!("the checkpoint before the stop took longer than {timeout_ms} ms"),
             }
+        }
+        if !immediate {
+            self.before_stop().await;
         }
         let mode = if immediate { StopMode::Immediate } else { StopMode::Fast };
         let stopped = match self.supervisor.stop(mode, timeout_ms).await {
