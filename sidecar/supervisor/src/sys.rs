@@ -150,7 +150,7 @@ pub fn set_watchdog_timeout(device: &File, seconds: u32) -> io::Result<u32> {
     let mut timeout = libc::c_int::try_from(seconds).map_err(io::Error::other)?;
     // SAFETY: the opcode is that of a call which takes a pointer to an int and writes an int there.
     unsafe {
-        ioctl(device, Updater::<{ opcode::read_write::<libc::c_int>(b'W', 6) }, libc::c_int>::new(&mut timeout))?
+        ioctl(device, Updater::<{ opcode::read_write::<libc::c_int>(b'W', 6) }, libc::c_int>::new(&mut timeout))?;
     };
     u32::try_from(timeout).map_err(io::Error::other)
 }
