@@ -55,6 +55,7 @@ pub const ALL: &[Scenario] = &[
     long("foreign-data", |stage, row| Box::pin(data::foreign_data(stage, row))),
     long("start-timeout-zero", |stage, row| Box::pin(rules::start_timeout_zero(stage, row))),
     quick("pause", |stage, row| Box::pin(people::paused(stage, row))),
+    long("restart-by-hand", |stage, row| Box::pin(people::restart_behind_our_back(stage, row))),
     quick("scheduled", |stage, row| Box::pin(people::scheduled(stage, row))),
     long("failover-by-hand", |stage, row| Box::pin(people::failover_by_hand(stage, row))),
     quick("pitr", |stage, row| Box::pin(making::point_in_time(stage, row))),

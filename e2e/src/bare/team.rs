@@ -297,6 +297,12 @@ impl<'a> Team<'a> {
         });
         if wants_sync && leader.status().await?["role"] == "primary" {
             let voters = self.annotation("sync", "sync_standby").await?.unwrap_or_default();
+            // A member that joins is counted at once and voted with when it has all: until then nobody else can be lost.
+            let quorum = self.annotation("sync", "quorum").await?.unwrap_or_default();
+            let others = voters.split(',').filter(|voter| !voter.is_empty()).count();
+            if others > 0 && quorum != (others - 1).to_string() {
+                return Ok(Some(format!("{quorum} of {voters} are needed to lead: one of them joins")));
+            }
             for member in members.iter().filter(|member| member.name != leader.name) {
                 if !voters.split(',').any(|voter| voter == member.name) && members.len() > 1 {
                     return Ok(Some(format!("{} is not among the synchronous standbys ({voters})", member.name)));

@@ -254,6 +254,10 @@ fn receive(shared: &Shared, message: Message) {
         Message::Notice(notice) => {
             let event = match notice {
                 Notice::Exited(exited) => self::exited(&exited),
+                Notice::Adopted(postmaster) => {
+                    tracing::warn!(postmaster.pid, "somebody else started PostgreSQL");
+                    Event::Started { pid: postmaster.pid }
+                }
                 Notice::Fencing { deadline_us } => {
                     tracing::error!(deadline_us, "the fence closed: the supervisor stops PostgreSQL");
                     Event::Fencing

@@ -3,6 +3,7 @@
 //! One thread and one `poll` loop. Whatever can wait for a disk or another process happens in children, so that the
 //! fence closes in time whatever else hangs. See [`supervisor`].
 
+mod adopt;
 mod child;
 mod connection;
 mod event_loop;

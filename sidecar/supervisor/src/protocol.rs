@@ -389,6 +389,8 @@ pub struct Exited {
 pub enum Notice {
     /// The postmaster and every process below it are gone.
     Exited(Exited),
+    /// A person started a server in the data directory: it was taken up, and is answered for from now on.
+    Adopted(Postmaster),
     /// The fence closed: PostgreSQL is being stopped ([`Notice::Exited`] follows).
     Fencing {
         /// The deadline that passed.

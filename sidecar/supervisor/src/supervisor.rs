@@ -10,6 +10,7 @@ use matriarch_supervisor::protocol::{
     StartRole, Status, StopMode, Tool, UserCommand,
 };
 
+use crate::adopt::Watch;
 use crate::child::{Caller, Child, Kind};
 use crate::connection::{Connection, Incoming};
 use crate::job::{Job, Launch};
@@ -62,6 +63,8 @@ struct Running {
     ended: Option<(Option<i32>, Option<i32>)>,
     /// Who waits for its end.
     stoppers: Vec<Caller>,
+    /// A person started it: it is nobody's child of ours, and what it is may change without us.
+    adopted: bool,
 }
 
 impl Running {
@@ -100,6 +103,7 @@ pub struct Supervisor {
     calls: Vec<(Caller, Request)>,
     last_heard: u64,
     termination: Option<Termination>,
+    watch: Watch,
 }
 
 fn refused(kind: Refusal, message: impl Into<String>) -> Answer {
@@ -147,6 +151,7 @@ impl Supervisor {
             calls: Vec::new(),
             last_heard: sys::now_us(),
             termination: None,
+            watch: Watch::default(),
         };
         let locked = sys::stay_in_memory();
         supervisor.log.line(&format!(
@@ -232,6 +237,7 @@ impl Supervisor {
                     }
                     Request::Permit { seq, deadline_us } => {
                         let answer = self.fence.permit(seq, deadline_us).map_or_else(fenced, |()| Answer::Ok);
+                        self.latch_adopted();
                         self.reply(caller, answer);
                         let now = sys::now_us();
                         if self.fence.latched() && self.fence.may_write(now).is_ok() {
@@ -245,6 +251,7 @@ impl Supervisor {
                         if answer == Answer::Ok {
                             self.watchdog.disarm();
                         }
+                        self.latch_adopted();
                         self.reply(caller, answer);
                     }
                     request => self.calls.push((caller, request)),
@@ -449,6 +456,7 @@ impl Supervisor {
             refusal: None,
             ended: None,
             stoppers: Vec::new(),
+            adopted: false,
         });
         self.children.insert(pid, child);
         self.talk(pid, now);
@@ -471,7 +479,7 @@ impl Supervisor {
             return Some(refused(Refusal::WrongState, "the pod is being stopped"));
         }
         let data_dir = match self.listening(Signal::SIGUSR1) {
-            Ok(running) if running.postmaster.role == StartRole::Standby => running.data_dir.clone(),
+            Ok(running) if running.adopted || running.postmaster.role == StartRole::Standby => running.data_dir.clone(),
             Ok(_) => return Some(refused(Refusal::WrongState, "it was started as primary")),
             Err(why) => return Some(refused(Refusal::WrongState, why)),
         };
@@ -661,7 +669,9 @@ impl Supervisor {
                 Err(_) => break true,
             }
         };
-        if self.running.as_ref().is_some_and(|running| running.ended.is_some()) && (childless || self.none_left()) {
+        self.watch(now);
+        let gone = |running: &Running| running.ended.is_some() && ((childless && !running.adopted) || self.none_left());
+        if self.running.as_ref().is_some_and(gone) {
             self.exited(now);
         }
     }
@@ -747,6 +757,73 @@ impl Supervisor {
         }
     }
 
+    // ---- servers of somebody else's ----
+
+    /// Finds a server that a person started, and the end of one that was found.
+    fn watch(&mut self, now: u64) {
+        match &mut self.running {
+            Some(running) if !running.adopted => {
+                self.watch.learn(running.pid(), now);
+            }
+            Some(running) if running.ended.is_none() && self.watch.due(now, true) => {
+                if processes::start_ticks(running.pid()) != Some(running.postmaster.start_ticks) {
+                    running.ended = Some((None, None));
+                    if !self.none_left() {
+                        let step = self.stopping.orphaned(true, now);
+                        self.step(step);
+                    }
+                }
+            }
+            None if self.termination.is_none() && self.children.is_empty() && self.watch.due(now, false) => {
+                if let Some(pid) = self.watch.find() {
+                    self.adopt(pid, now);
+                }
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// Whether there is anything to be looked for. (Tools run servers of their own for a moment.)
+    fn watches(&self) -> bool {
+        match &self.running {
+            Some(running) if running.adopted => running.ended.is_none(),
+            Some(running) => running.executed && running.ended.is_none() && self.watch.folder().is_none(),
+            None => self.termination.is_none() && self.children.is_empty() && self.watch.folder().is_some(),
+        }
+    }
+
+    fn adopt(&mut self, pid: i32, now: u64) {
+        let (Some(start_ticks), Some(data_dir)) = (processes::start_ticks(pid), self.watch.folder()) else { return };
+        let postmaster = Postmaster {
+            pid: u32::try_from(pid).unwrap_or(0),
+            start_ticks,
+            // It is one, or may become one at any moment.
+            role: StartRole::Primary,
+            started_us: now,
+        };
+        self.log.line(&format!("postmaster {pid} was started by somebody else: the agent is told, and decides"));
+        self.running = Some(Running {
+            data_dir: data_dir.to_owned(),
+            postmaster: postmaster.clone(),
+            starter: None,
+            executed: true,
+            refusal: None,
+            ended: None,
+            stoppers: Vec::new(),
+            adopted: true,
+        });
+        self.latch_adopted();
+        self.notice(Notice::Adopted(postmaster));
+    }
+
+    /// A server of somebody else's falls under the fence as soon as there is a permit: before, the agent has not said that it may be.
+    fn latch_adopted(&mut self) {
+        if self.running.as_ref().is_some_and(|running| running.adopted) && !self.fence.latched() {
+            // Refused where the permit is over: then it is the agent's to stop it.
+            let _ = self.fence.starting(Role::Primary, sys::now_us());
+        }
+    }
+
     /// The processes of tools and file operations: what is below them is theirs, all else is the postmaster's.
     fn apart(&self) -> BTreeSet<i32> {
         self.children.values().filter(|child| child.kind != Kind::Postmaster).map(|child| child.pid).collect()
@@ -754,6 +831,9 @@ impl Supervisor {
 
     /// What is left of the postmaster: every descendant that is not of a tool or a file operation.
     fn left(&self) -> io::Result<Vec<i32>> {
+        if self.running.as_ref().is_some_and(|running| running.adopted) {
+            return Ok(self.watch.processes());
+        }
         let me = i32::try_from(std::process::id()).unwrap_or(1);
         Ok(processes::below(&processes::parents()?, me, &self.apart()))
     }
@@ -836,6 +916,7 @@ impl Supervisor {
             .chain(self.stopping.next_timer())
             .chain(self.children.values().filter_map(|child| child.kill_at))
             .chain(silence.map(|_| self.last_heard.saturating_add(SILENCE_US)))
+            .chain(self.watches().then(|| self.watch.next_timer()))
             .chain(self.idle().then(|| self.last_heard.saturating_add(FORGOTTEN_US)))
             .min()
     }

@@ -74,6 +74,19 @@ impl World {
         }
     }
 
+    /// `pg_ctl`, as a person runs it: what it starts is nobody's child.
+    fn by_hand(&self, arguments: &[&str]) {
+        let mut command = self.as_user(bin_dir().unwrap().join("pg_ctl").to_str().unwrap());
+        command
+            .arg("-D")
+            .arg(self.data_dir())
+            .args(arguments)
+            .current_dir("/")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        assert!(command.status().unwrap().success(), "{arguments:?}");
+    }
+
     /// A session beside the supervisor, as an application has it.
     fn psql(&self, sql: &str) -> Command {
         let mut command = Command::new(bin_dir().unwrap().join("psql"));
@@ -388,4 +401,44 @@ fn is_small() {
     let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", world.pid())).unwrap();
     let lines: Vec<&str> = rollup.lines().filter(|line| line.starts_with("Pss:") || line.starts_with("Rss:")).collect();
     println!("memory: {lines:?}");
+}
+
+/// `pg_ctl restart` by a person: the new server is told of, comes under the fence with the next permit, and can be stopped.
+#[test]
+fn a_server_that_somebody_else_starts_is_taken_up() {
+    let Some(world) = world(false) else { return };
+    let mut client = world.client();
+    world.primary(&mut client, 60_000);
+    world.by_hand(&["stop", "-m", "fast", "-w"]);
+    assert_eq!(client.exited(5).code, Some(0));
+    // The agent takes the rest of the permit back: what starts now is not fenced at once, but its agent decides.
+    let seq = client.status().permit_seq + 1;
+    assert_eq!(client.call(Request::Permit { seq, deadline_us: 0 }), Answer::Ok);
+    let options = format!("-c listen_addresses= -c unix_socket_directories={}", world.sockets());
+    world.by_hand(&["start", "-w", "-l", "/dev/null", "-o", &options]);
+    let adopted = until("it is told", 5, || {
+        client.pump();
+        client.notices.iter().find_map(|notice| match notice {
+            Notice::Adopted(postmaster) => Some(postmaster.clone()),
+            _ => None,
+        })
+    });
+    assert_eq!(adopted.pid, world.postmaster());
+    assert_eq!((client.status().postmaster, client.status().latched), (Some(adopted.clone()), false));
+    let again = client.call(Request::Start(world.server(StartRole::Primary)));
+    assert_eq!(refusal(&again), Refusal::WrongState);
+    assert_eq!(client.call(Request::Reload), Answer::Ok);
+    // Under the fence as any other.
+    client.notices.clear();
+    client.permit_ms(400);
+    assert!(client.status().latched);
+    let exited = client.exited(5);
+    assert!(exited.fenced && exited.postmaster == adopted, "{exited:?}");
+    assert!(world.left().is_empty());
+    // Once more, and stopped in order.
+    world.by_hand(&["start", "-w", "-l", "/dev/null", "-o", &options]);
+    until("it is taken up", 5, || client.status().postmaster);
+    client.notices.clear();
+    assert_eq!(client.call(FAST), Answer::Ok);
+    assert!(!client.exited(5).fenced && world.left().is_empty());
 }

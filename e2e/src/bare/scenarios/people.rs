@@ -1,13 +1,15 @@
-//! What people ask for: pause, orders for later, failovers by hand.
+//! What people ask for: pause, orders for later, failovers by hand; and what they do behind everybody's back.
 
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use jiff::{Timestamp, ToSpan as _};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{FAILOVER, Play, switch_over};
+use crate::bare::member::Member;
 use crate::bare::stage::Stage;
 use crate::bare::team::{Plan, STEADY, Team};
 use crate::bare::wait::until;
@@ -54,6 +56,41 @@ pub async fn paused(stage: &Stage, row: &mut Row) -> Result<()> {
     }
     pause(team, false).await?;
     play.end(row, Promise::QUORUM).await
+}
+
+/// In pause somebody stops the primary and starts it again by hand. Whatever comes of it after the resume: never two primaries,
+/// nothing lost, and in the end all is well.
+pub async fn restart_behind_our_back(stage: &Stage, row: &mut Row) -> Result<()> {
+    let play = Play::begin(stage, Plan::new("restart-by-hand")).await?;
+    let team = &play.team;
+    let leader = team.leader().await?;
+    pause(team, true).await?;
+    by_hand(leader, &["stop", "-m", "fast", "-w"]).await?;
+    by_hand(leader, &["start", "-w", "-l", &leader.folder.join("by-hand.log").display().to_string()]).await?;
+    play.workload.writable(FAILOVER).await.context("after the restart by hand")?;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    pause(team, false).await?;
+    play.end(row, Promise::QUORUM).await
+}
+
+/// `pg_ctl` as PostgreSQL's user.
+async fn by_hand(member: &Member, arguments: &[&str]) -> Result<()> {
+    use std::os::unix::process::CommandExt as _;
+    let mut command = Command::new(member.postgres.bin_dir.join("pg_ctl"));
+    command.uid(member.postgres.uid).gid(member.postgres.gid).current_dir("/").stdin(std::process::Stdio::null());
+    // pg_ctl's children keep its output open: it goes where nobody waits for its end.
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let address =
+        format!("-c listen_addresses={} -c unix_socket_directories={}", member.address, member.folder.display());
+    let status = {
+        command.arg("-D").arg(member.data_dir()).args(arguments);
+        if arguments.contains(&"start") {
+            command.arg("-o").arg(address);
+        }
+        tokio::task::spawn_blocking(move || command.status()).await??
+    };
+    ensure!(status.success(), "pg_ctl {arguments:?} ended with {status}");
+    Ok(())
 }
 
 /// A switchover for later is done when it is due, and not before.
