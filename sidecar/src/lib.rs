@@ -4,6 +4,7 @@ pub mod agent;
 pub mod api;
 pub mod config;
 pub mod driver;
+pub mod explain;
 pub mod install;
 pub mod peers;
 pub mod postgres;

@@ -1,6 +1,6 @@
 //! The agent's command line.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -40,12 +40,18 @@ enum Command {
         /// Its configuration: Patroni's YAML, or a folder with *.yml; without it `PATRONI_*` variables alone.
         config: Option<PathBuf>,
     },
+    /// Says what the rules make of a recorded snapshot (`GET /snapshot`, or the log at debug), and why.
+    Explain {
+        /// The file; `-`: standard input.
+        snapshot: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     log(&arguments);
     let done = match arguments.command {
+        Command::Explain { snapshot } => explain(&snapshot),
         Command::Install { dir } => install::install(&dir).map_err(anyhow::Error::from),
         Command::Run { config } => run(config.as_deref()),
     };
@@ -56,6 +62,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn explain(path: &std::path::Path) -> anyhow::Result<()> {
+    let text = if path.as_os_str() == "-" {
+        std::io::read_to_string(std::io::stdin())?
+    } else {
+        std::fs::read_to_string(path)?
+    };
+    std::io::stdout().write_all(matriarch_sidecar::explain::explain(&text)?.as_bytes())?;
+    Ok(())
 }
 
 /// One thread does it all: the work is waiting, and every thread would cost memory in every pod.

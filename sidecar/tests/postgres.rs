@@ -76,6 +76,9 @@ async fn a_cluster_of_two_fails_over_and_comes_back() {
     two.task(Task::Promote).await.unwrap();
     two.task(Task::Promote).await.unwrap(); // the goal is met
     assert_eq!(two.status().await.timeline, Timeline(2));
+    let history = two.postgres.history(Timeline(2)).await.unwrap();
+    assert_eq!((history.len(), history[0].timeline, history[0].reason.is_empty()), (1, Timeline(1), false));
+    assert!(history[0].lsn.0 > 0 && history[0].at.as_deref().is_some_and(|at| at.ends_with("+00:00")), "{history:?}");
     two.sql_in("shop", "INSERT INTO t VALUES (-1)").await;
     // The old primary goes on alone for a moment, so that the two diverge.
     one.permit_ms(60_000);

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Kind, PeerAnswer};
-use crate::types::Boot;
+use crate::snapshot::Snapshot;
+use crate::types::{Boot, Timeline};
 use crate::view::View;
 
 /// One thing to do. `id`s are unique in a core's life; the answer carries the same.
@@ -32,6 +33,15 @@ pub enum Effect {
         /// After which it counts as failed.
         timeout_ms: u64,
     },
+    /// Read the history file of this timeline: answered by `History`.
+    History {
+        /// For the answer.
+        id: u64,
+        /// Whose.
+        timeline: Timeline,
+    },
+    /// On what the last verdict that differed from the one before was given: for the log at debug.
+    Decided(Box<Snapshot>),
     /// A short change of a running server: answered by `Changed`.
     Change {
         /// For the answer.
@@ -326,4 +336,6 @@ pub enum Reply {
     },
     /// To an election.
     Position(PeerAnswer),
+    /// What a decision would look at now.
+    Snapshot(Box<Snapshot>),
 }

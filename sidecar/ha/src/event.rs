@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::history::Line;
 use crate::types::{Boot, Lsn, Timeline, Wall};
 
 /// One thing that happened. Every answer carries the id of the effect that asked.
@@ -69,6 +70,13 @@ pub enum Event {
         id: u64,
         /// Fine, or why not.
         result: Result<(), TaskError>,
+    },
+    /// The lines of a history file, the last one with its time ([`crate::effect::Effect::History`]).
+    History {
+        /// Id of the effect.
+        id: u64,
+        /// The lines, or why they could not be read.
+        result: Result<Vec<Line>, String>,
     },
     /// Which parameters of the configuration PostgreSQL cannot use was looked at again.
     Parameters {
@@ -343,6 +351,19 @@ pub enum Request {
         /// When; none: now.
         scheduled_at: Option<Wall>,
     },
+    /// `POST /restart`
+    Restart(RestartOrder),
+    /// `DELETE /restart`: a scheduled one shall not be done.
+    CancelRestart,
+    /// `POST /reinitialize`: this member's data is thrown away and copied anew.
+    Reinitialize {
+        /// Whatever is going on is cancelled.
+        force: bool,
+        /// Not from a member tagged clonefrom.
+        from_leader: bool,
+    },
+    /// `GET /snapshot`
+    Snapshot,
     /// `DELETE /switchover`: a scheduled one shall not be done.
     CancelSwitchover,
     /// `POST /election`: a candidate asks for our position; our stream from the old primary ends first.
@@ -357,6 +378,21 @@ pub enum Request {
         /// The pod uid of who asks.
         leader_uid: String,
     },
+}
+
+/// A restart as it was asked for: when, and under which conditions.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartOrder {
+    /// When; none: now.
+    pub schedule: Option<Wall>,
+    /// Only in this role: primary, standby_leader or replica.
+    pub role: Option<String>,
+    /// Only below this version, such as `15.4`.
+    pub postgres_version: Option<String>,
+    /// The start may take so long, milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// Only if a parameter waits for it.
+    pub restart_pending: bool,
 }
 
 /// The clocks at one moment; every event comes with it.

@@ -43,6 +43,9 @@ pub fn member_status(view: &View, conn_url: &str, api_url: &str) -> Value {
     if view.timeline.0 != 0 {
         set("timeline", json!(view.timeline));
     }
+    if let Some(scheduled) = &view.scheduled_restart {
+        set("scheduled_restart", scheduled.clone());
+    }
     if view.paused {
         set("pause", json!(true));
     }

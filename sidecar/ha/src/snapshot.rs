@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::config::{Dynamic, SyncMode};
@@ -56,6 +56,8 @@ pub struct Snapshot {
     pub server: Server,
     /// The one long task.
     pub task: Option<TaskView>,
+    /// What a person ordered of this member.
+    pub command: Option<Command>,
     /// The pod is being stopped.
     pub terminating: bool,
     /// Since when we try to release the lock.
@@ -72,6 +74,31 @@ pub struct Snapshot {
     pub standby_answers: BTreeMap<String, PeerAnswer>,
     /// We promised a leader in failsafe to leave the lock alone until then.
     pub promised_until: Option<Boot>,
+}
+
+/// What a person ordered of this member and is not done yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// What.
+    pub kind: CommandKind,
+    /// When it was accepted.
+    pub since: Boot,
+    /// Restart: the start may take so long.
+    pub timeout_ms: Option<u64>,
+    /// PostgreSQL is being stopped for it, or was.
+    pub begun: bool,
+}
+
+/// The kinds of commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CommandKind {
+    /// Stop and start as what it is.
+    Restart,
+    /// Stop, throw the data away, copy it anew.
+    Reinitialize {
+        /// From the leader, whoever else offers itself.
+        from_leader: bool,
+    },
 }
 
 /// PostgreSQL of this pod.
@@ -92,6 +119,7 @@ pub struct Server {
     /// The data directory, when it was looked at since the last task or exit.
     pub dir: Option<DataDir>,
     /// The upstream that its configuration names; the outer none: not known (attached to a running one).
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "known")]
     pub upstream: Option<Option<Upstream>>,
     /// When the position of a standby that streams last moved.
     pub moved_at: Boot,
@@ -115,6 +143,11 @@ pub struct Server {
     pub barred: Option<(Boot, String)>,
     /// The bootstrap of the cluster failed here, and why.
     pub bootstrap_failed: Option<String>,
+}
+
+/// A field that is there is known, also when it is null.
+fn known<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<Upstream>>, D::Error> {
+    Deserialize::deserialize(from).map(Some)
 }
 
 /// What is done about a data directory that cannot follow the leader.
@@ -257,6 +290,16 @@ impl Snapshot {
         self.member(name)?.peer()
     }
 
+    /// This member's data is thrown away by a person's order.
+    pub fn reinitializing(&self) -> bool {
+        self.command.is_some_and(|c| matches!(c.kind, CommandKind::Reinitialize { .. }))
+    }
+
+    /// A copy is made from the leader, whoever else offers itself.
+    pub fn from_leader(&self) -> bool {
+        self.command.is_some_and(|c| c.kind == CommandKind::Reinitialize { from_leader: true })
+    }
+
     /// A person named this member to lead now.
     pub fn candidate(&self) -> bool {
         self.failover.as_ref().is_some_and(|f| f.names(&self.name))
@@ -288,6 +331,9 @@ impl Snapshot {
 
     /// So long a primary may take to come up; 0 in the configuration is about crashes only.
     pub fn start_timeout_ms(&self) -> u64 {
+        if let Some(Command { kind: CommandKind::Restart, timeout_ms: Some(ms), .. }) = self.command {
+            return ms;
+        }
         match self.config.primary_start_timeout_ms {
             0 => Dynamic::default().primary_start_timeout_ms,
             ms => ms,

@@ -49,6 +49,8 @@ pub struct View {
     pub config: Option<serde_json::Value>,
     /// Wanted switchover.
     pub switchover: Option<Failover>,
+    /// A restart for later, in Patroni's keys.
+    pub scheduled_restart: Option<serde_json::Value>,
     /// Nothing here is or may become writable.
     pub demoted: bool,
     /// The timelines that ended.

@@ -1,7 +1,8 @@
 //! Requests that change something or need the core's word: who may send them, and what is wrong with their bodies.
 
+use matriarch_ha::core::commands::version_number;
 use matriarch_ha::effect::Reply;
-use matriarch_ha::event::Request;
+use matriarch_ha::event::{Request, RestartOrder};
 use matriarch_ha::types::{BadWall, Wall};
 use serde_json::{Map, Value, json};
 
@@ -31,6 +32,12 @@ pub enum Command {
     Switchover,
     /// `DELETE /switchover`
     CancelSwitchover,
+    /// `POST /restart`
+    Restart,
+    /// `DELETE /restart`
+    CancelRestart,
+    /// `POST /reinitialize`
+    Reinitialize,
     /// `POST /failover`
     Failover,
     /// `POST /election`
@@ -44,6 +51,9 @@ pub fn command(method: &str, path: &str, caller: Caller) -> Result<Command, Answ
     let command = match (method, first_segment(path)) {
         ("POST", "switchover") => Command::Switchover,
         ("DELETE", "switchover") => Command::CancelSwitchover,
+        ("POST", "restart") => Command::Restart,
+        ("DELETE", "restart") => Command::CancelRestart,
+        ("POST", "reinitialize") => Command::Reinitialize,
         ("POST", "failover") => Command::Failover,
         ("POST", "election") => Command::Election,
         ("POST", "failsafe") => Command::Failsafe,
@@ -57,11 +67,15 @@ pub fn command(method: &str, path: &str, caller: Caller) -> Result<Command, Answ
 
 /// The core's question, or what is wrong with the body.
 pub fn request(seen: &Seen, command: Command, body: &[u8]) -> Result<Request, Answer> {
-    if command == Command::CancelSwitchover {
-        return Ok(Request::CancelSwitchover);
+    match command {
+        Command::CancelSwitchover => return Ok(Request::CancelSwitchover),
+        Command::CancelRestart => return Ok(Request::CancelRestart),
+        _ => {}
     }
+    let optional = matches!(command, Command::Restart | Command::Reinitialize);
     let body: Map<String, Value> = match serde_json::from_slice(body) {
-        Ok(Value::Object(body)) if !body.is_empty() => body,
+        _ if body.is_empty() && optional => Map::new(),
+        Ok(Value::Object(body)) if !body.is_empty() || optional => body,
         _ => return Err(Answer::text(400, "the body must be a JSON object that is not empty")),
     };
     let required = |key: &str| {
@@ -77,7 +91,12 @@ pub fn request(seen: &Seen, command: Command, body: &[u8]) -> Result<Request, An
             Ok(Request::Failsafe { leader: required("name")?, leader_uid })
         }
         Command::Switchover | Command::Failover => switchover(seen, command, &body),
+        Command::Restart => restart(seen, &body),
+        Command::Reinitialize => {
+            Ok(Request::Reinitialize { force: flag(&body, "force"), from_leader: flag(&body, "from_leader") })
+        }
         Command::CancelSwitchover => Ok(Request::CancelSwitchover),
+        Command::CancelRestart => Ok(Request::CancelRestart),
     }
 }
 
@@ -113,6 +132,66 @@ fn switchover(seen: &Seen, command: Command, body: &Map<String, Value>) -> Resul
     Ok(Request::Switchover { leader, candidate, scheduled_at })
 }
 
+/// A restart's conditions; Patroni's words for what cannot be one.
+fn restart(seen: &Seen, body: &Map<String, Value>) -> Result<Request, Answer> {
+    let refuse = |text: String| Err(Answer::text(400, text));
+    let mut order = RestartOrder::default();
+    for (key, value) in body {
+        match (key.as_str(), value.as_str()) {
+            ("schedule", _) if value.is_null() => {}
+            ("schedule", _) => order.schedule = Some(schedule(seen, "restart", Some(value))?),
+            ("role", Some(role @ ("primary" | "master" | "standby_leader" | "replica"))) => {
+                order.role = Some(role.to_owned());
+            }
+            ("role", _) => {
+                return refuse("PostgreSQL role should be either primary, standby_leader, or replica".to_owned());
+            }
+            ("postgres_version", Some(version)) if version_number(version).is_some() => {
+                order.postgres_version = Some(version.to_owned());
+            }
+            ("postgres_version", _) => {
+                return refuse("PostgreSQL version should be in the first.major.minor format".to_owned());
+            }
+            ("timeout", _) => match milliseconds(value) {
+                Some(ms) if ms > 0 => order.timeout_ms = Some(ms),
+                _ => return refuse("Timeout should be a positive number of seconds".to_owned()),
+            },
+            // Patroni looks only at whether it is there.
+            ("restart_pending", _) => order.restart_pending = true,
+            _ => return refuse(format!("Unknown filter for the scheduled restart: {key}")),
+        }
+    }
+    Ok(Request::Restart(order))
+}
+
+/// `30`, `30s`, `5min`, `500ms`.
+fn milliseconds(value: &Value) -> Option<u64> {
+    if let Some(seconds) = value.as_u64() {
+        return seconds.checked_mul(1000);
+    }
+    let text = value.as_str()?.trim();
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let factor = match unit.trim() {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+/// What Python takes for true.
+fn flag(body: &Map<String, Value>, key: &str) -> bool {
+    body.get(key).is_some_and(|value| match value {
+        Value::Null => false,
+        Value::Bool(value) => *value,
+        Value::String(text) => !text.is_empty(),
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        _ => true,
+    })
+}
+
 /// A moment ahead, or Patroni's codes and sentences.
 fn schedule(seen: &Seen, action: &str, at: Option<&Value>) -> Result<Wall, Answer> {
     match at.and_then(Value::as_str).unwrap_or_default().parse::<Wall>() {
@@ -140,6 +219,7 @@ pub fn answer(seen: &Seen, command: Command, reply: Reply) -> Answer {
             answer
         }
         Reply::Position(position) => Answer::json(200, json!(position)),
+        Reply::Snapshot(snapshot) => Answer::json(200, json!(snapshot)),
     }
 }
 
@@ -148,8 +228,11 @@ pub fn no_answer(command: Command) -> Answer {
     match command {
         Command::Switchover => Answer::text(503, "Switchover status unknown"),
         Command::Failover => Answer::text(503, "Failover status unknown"),
-        Command::CancelSwitchover | Command::Election | Command::Failsafe => {
-            Answer::text(503, "the agent does not answer")
-        }
+        Command::Restart => Answer::text(503, "restart status unknown"),
+        Command::CancelSwitchover
+        | Command::CancelRestart
+        | Command::Reinitialize
+        | Command::Election
+        | Command::Failsafe => Answer::text(503, "the agent does not answer"),
     }
 }

@@ -7,6 +7,9 @@ use std::time::Duration;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Response, StatusCode};
 use hyper::body::Bytes;
+use matriarch_ha::effect::Reply;
+use matriarch_ha::event::Request;
+use serde_json::json;
 use warp::filters::path::FullPath;
 use warp::reject::{LengthRequired, PayloadTooLarge};
 use warp::{Filter, Rejection};
@@ -48,11 +51,22 @@ pub fn routes(
     site: Arc<Site>,
 ) -> impl Filter<Extract = (Response<String>,), Error = Infallible> + Clone + Send + Sync + 'static {
     let shared = Shared { handle, site };
-    reads(shared.clone()).or(changes(shared)).unify().recover(recover).unify()
+    snapshot(shared.clone()).or(reads(shared.clone())).unify().or(changes(shared)).unify().recover(recover).unify()
 }
 
 fn with(shared: Shared) -> impl Filter<Extract = (Shared,), Error = Infallible> + Clone {
     warp::any().map(move || shared.clone())
+}
+
+/// `GET /snapshot`: what a decision would look at now, for `matriarch-sidecar explain`. Only the core knows it.
+fn snapshot(shared: Shared) -> impl Filter<Extract = (Response<String>,), Error = Rejection> + Clone {
+    warp::get().and(warp::path("snapshot")).and(with(shared)).then(|shared: Shared| async move {
+        let asked = tokio::time::timeout(Duration::from_secs(10), shared.handle.ask(Request::Snapshot)).await;
+        on_the_wire(match asked {
+            Ok(Some(Reply::Snapshot(snapshot))) => Answer::json(200, json!(snapshot)),
+            _ => Answer::text(503, "the agent does not answer"),
+        })
+    })
 }
 
 /// GET, HEAD and OPTIONS.
@@ -104,7 +118,13 @@ async fn ask(command: Command, body: &[u8], shared: &Shared) -> Answer {
 fn patience(command: Command) -> Duration {
     Duration::from_secs(match command {
         Command::Switchover | Command::Failover => 60,
-        Command::CancelSwitchover | Command::Election | Command::Failsafe => 10,
+        // A shutdown, and a start that may have to recover.
+        Command::Restart => 600,
+        Command::CancelSwitchover
+        | Command::CancelRestart
+        | Command::Reinitialize
+        | Command::Election
+        | Command::Failsafe => 10,
     })
 }
 

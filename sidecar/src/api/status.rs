@@ -51,6 +51,13 @@ pub fn document(seen: &Seen) -> Value {
     if view.failsafe_active {
         set("failsafe_mode_is_active", json!(true));
     }
+    if let Some(scheduled) = &view.scheduled_restart {
+        let mut scheduled = scheduled.clone();
+        if let Some(scheduled) = scheduled.as_object_mut() {
+            scheduled.remove("postmaster_start_time");
+        }
+        set("scheduled_restart", scheduled);
+    }
     set("dcs_last_seen", json!(store_last_seen(seen)));
     if !site.tags.is_empty() {
         set("tags", json!(site.tags));

@@ -180,6 +180,19 @@ impl Driver {
                     Event::TaskDone { id, result: postgres.task(task, cancelled).await }
                 });
             }
+            Effect::History { id, timeline } => {
+                let postgres = self.world.postgres.clone();
+                self.answer(async move {
+                    let result = postgres.history(timeline).await.map_err(|error| error.to_string());
+                    Event::History { id, result }
+                });
+            }
+            Effect::Decided(snapshot) => {
+                if tracing::enabled!(tracing::Level::DEBUG) {
+                    let text = serde_json::to_string(&snapshot).unwrap_or_default();
+                    tracing::debug!(snapshot = text, "decided on this: see `matriarch-sidecar explain`");
+                }
+            }
             Effect::CancelTask { id } => {
                 if let Some(cancel) = self.tasks.remove(&id) {
                     // Fails when it has just ended by itself.

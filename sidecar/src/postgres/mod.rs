@@ -20,6 +20,8 @@ use std::time::Duration;
 
 use matriarch_ha::config::effective;
 use matriarch_ha::event::{DataDir, QueryError, ServerStatus, TaskError};
+use matriarch_ha::history::Line;
+use matriarch_ha::types::Timeline;
 use matriarch_supervisor::protocol::{Refusal, Run};
 
 use crate::config::{Config, SecretError};
@@ -132,6 +134,11 @@ impl Postgres {
     /// The server's state. Asks the socket only, so a stopped server answers at once that it does not.
     pub async fn query(&self, limit: Duration) -> Result<ServerStatus, QueryError> {
         self.kept.status(&self.config, limit).await
+    }
+
+    /// The history of a timeline that this server made.
+    pub async fn history(&self, timeline: Timeline) -> Result<Vec<Line>, Error> {
+        Ok(self.kept.history(&self.config, timeline).await?)
     }
 
     /// What is in the data directory.

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use matriarch_ha::event::{QueryError, ServerStatus, StandbyStatus};
-use matriarch_ha::types::{Lsn, Timeline};
+use matriarch_ha::history::{Line, parse_file};
+use matriarch_ha::types::{Lsn, Timeline, Wall};
 use serde::Deserialize;
 use tokio_postgres::{Client, Row, Statement};
 
@@ -116,6 +117,23 @@ impl Kept {
         let held = Arc::new(Held { client, status });
         *self.slot() = Some(held.clone());
         Ok(held)
+    }
+}
+
+impl Kept {
+    /// The history file of a timeline, its last line with the file's time.
+    pub async fn history(&self, config: &Config, timeline: Timeline) -> Result<Vec<Line>, Error> {
+        let path = format!("pg_wal/{:08X}.history", timeline.0);
+        let client = self.client(config).await?;
+        let row = client
+            .query_one(
+                "SELECT pg_catalog.pg_read_file($1),
+                        (extract(epoch FROM (pg_catalog.pg_stat_file($1)).modification) * 1000000)::bigint",
+                &[&path],
+            )
+            .await?;
+        let at = Wall(row.try_get(1)?);
+        Ok(parse_file(row.try_get(0)?, Some(at.to_string())))
     }
 }
 

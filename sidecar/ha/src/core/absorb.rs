@@ -68,6 +68,7 @@ impl Core {
             Event::Queried { id, result } => self.queried(boot, id, result),
             Event::Changed { id, result } => self.changed(boot, id, result),
             Event::TaskDone { id, result } => self.task_done(boot, id, result),
+            Event::History { id, result } => self.history_read(now, id, result, effects),
             Event::Parameters { invalid } => self.invalid_parameters = invalid,
             Event::Peer { id, member, result } => self.peer_answered(boot, id, member, result),
             Event::FailsafeAnswer { id, member, result } => self.failsafe_answered(boot, id, &member, result),

@@ -91,6 +91,7 @@ impl Core {
             Action::WriteSync(state) => self.write_sync(boot, state.annotations(), effects),
             Action::Repair(repair) => self.server.repair = repair,
             Action::Shun(member) => self.server.shunned = Some((member, boot.plus_ms(SHUN_MS))),
+            Action::BeginCommand => self.commands.begun(),
             Action::HandOver => {
                 self.handing_over = true;
                 self.server.commanded = true;
@@ -105,13 +106,14 @@ impl Core {
     }
 
     /// Logged once, and again only when it changes.
-    pub(super) fn note(&mut self, verdict: &Verdict, effects: &mut Vec<Effect>) {
+    pub(super) fn note(&mut self, verdict: &Verdict, effects: &mut Vec<Effect>) -> bool {
         let same =
             self.verdict.as_ref().is_some_and(|(rule, reason)| *rule == verdict.rule && *reason == verdict.reason);
         if !same {
             self.verdict = Some((verdict.rule, verdict.reason.clone()));
             effects.push(Effect::Verdict { rule: verdict.rule.id(), reason: verdict.reason.clone() });
         }
+        !same
     }
 
     /// Takes or renews the lock by CAS. What is confirmed counts from now.

@@ -6,12 +6,15 @@ use std::collections::BTreeSet;
 use super::Core;
 use crate::effect::{Change, Effect, ServerConfig};
 use crate::event::Now;
+use crate::history::{self, Line};
 use crate::lease::Holder;
 use crate::member::slot_name;
 use crate::types::Boot;
 
 /// After which a SELECT counts as unanswered, milliseconds.
 const QUERY_TIMEOUT_MS: u64 = 1_000;
+/// Between two looks at a history file, milliseconds.
+const HISTORY_MS: u64 = 2_000;
 /// Pace of questions while a server starts, milliseconds.
 pub(super) const STARTING_QUERY_MS: u64 = 50;
 /// Between two tries to write a wiped configuration, milliseconds.
@@ -41,6 +44,7 @@ impl Core {
         self.keep_address(boot, effects);
         self.keep_config(boot, effects);
         self.finish_failover(boot, effects);
+        self.keep_history(boot, effects);
         if self.checkpoint_wanted && self.address_written() {
             self.checkpoint_wanted = false;
             let id = self.id();
@@ -185,6 +189,44 @@ impl Core {
         let wiped = self.config_document.is_some() && self.locks.fresh() && !self.config_is_stored();
         if wiped && now.ms_since(self.config_sent) >= CONFIG_RETRY_MS {
             self.write_config(now, &[], effects);
+        }
+    }
+
+    /// After a promotion the `history` key gets the line of the timeline that ended.
+    fn keep_history(&mut self, now: Boot, effects: &mut Vec<Effect>) {
+        let timeline = self.server.status.as_ref().map(|s| s.timeline).unwrap_or_default();
+        if timeline.0 == 1 && !self.history.lines().is_empty() {
+            self.write_config(now, &[("history", Some("[]".to_owned()))], effects);
+        }
+        let due = now.ms_since(self.history_asked_at) >= HISTORY_MS;
+        if self.history.lacks(timeline) && due && self.address_written() {
+            let id = self.id();
+            self.history_asked = Some(id);
+            self.history_asked_at = now;
+            effects.push(Effect::History { id, timeline });
+        }
+    }
+
+    /// The history file was read.
+    pub(super) fn history_read(
+        &mut self,
+        now: Now,
+        id: u64,
+        result: Result<Vec<Line>, String>,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.history_asked.take_if(|asked| *asked == id).is_none() || !self.leading(now.boot) {
+            return;
+        }
+        match result {
+            Ok(mut lines) => {
+                if let Some(last) = lines.last_mut() {
+                    last.at.get_or_insert_with(|| now.wall.to_string());
+                }
+                let lines = self.history.merged(lines, &self.id.name, self.config.max_history);
+                self.write_config(now.boot, &[("history", Some(history::text(&lines)))], effects);
+            }
+            Err(why) => self.server.last_error = Some(why),
         }
     }
 

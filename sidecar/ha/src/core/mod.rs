@@ -7,6 +7,7 @@ mod absorb;
 mod act;
 mod address;
 mod callbacks;
+pub mod commands;
 mod duties;
 mod failsafe;
 mod publish;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use self::commands::Commands;
 use crate::config::{Dynamic, effective};
 use crate::decide::{Job, Rule, decide};
 use crate::effect::{Effect, ServerConfig, StoreCall};
@@ -37,7 +39,7 @@ use crate::types::{Boot, Lsn, Timeline, Wall};
 use crate::view::View;
 
 /// Who this member is and where its objects are.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Identity {
     /// Member name, which is the pod's.
     pub name: String,
@@ -142,6 +144,9 @@ pub struct Core {
     config: Dynamic,
     config_document: Option<Value>,
     history: History,
+    history_asked: Option<u64>,
+    history_asked_at: Boot,
+    commands: Commands,
     /// The configuration in force, until the edge was told of it.
     settings: Option<Box<Value>>,
     /// When the configuration was last written by us.
@@ -227,6 +232,9 @@ impl Core {
             config,
             config_document: None,
             history: History::default(),
+            history_asked: None,
+            history_asked_at: Boot(0),
+            commands: Commands::default(),
             config_sent: Boot(0),
             owners: Vec::new(),
             calls: BTreeMap::new(),
@@ -304,10 +312,14 @@ impl Core {
         self.permit(&mut effects);
         let snapshot = self.snapshot(boot);
         let verdict = decide(&snapshot);
-        self.note(&verdict, &mut effects);
+        let differs = self.note(&verdict, &mut effects);
         for action in verdict.actions {
             self.act(now, action, &snapshot, &mut effects);
         }
+        if differs {
+            effects.push(Effect::Decided(Box::new(snapshot)));
+        }
+        self.keep_commands(now, &mut effects);
         self.duties(now, &mut effects);
         self.answer_requests(boot, &mut effects);
         self.permit(&mut effects);
@@ -338,6 +350,7 @@ impl Core {
             bootstrapper_missing_since: self.bootstrapper_missing,
             server: self.server.clone(),
             task: self.task.as_ref().map(|(_, _, view)| *view),
+            command: self.commands.view(),
             terminating: self.terminating,
             releasing_since: self.releasing_since,
             handing_over: self.handing_over,

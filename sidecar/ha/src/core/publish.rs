@@ -104,6 +104,7 @@ impl Core {
             members,
             config: self.config_document.clone(),
             switchover: Failover::parse(self.locks.get(&self.id.failover_object)),
+            scheduled_restart: self.commands.shown(),
             demoted: self.demoted(),
             history: self.history.lines().to_vec(),
             store_seen: if self.locks.fresh() { now } else { self.locks.seen },

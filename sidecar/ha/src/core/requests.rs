@@ -51,6 +51,15 @@ impl Core {
             Request::Switchover { leader, candidate, scheduled_at } => {
                 self.switchover_asked(now, id, leader.as_deref(), candidate, scheduled_at, effects);
             }
+            Request::Restart(order) => self.restart_asked(now, id, order, effects),
+            Request::CancelRestart => self.cancel_restart(id, effects),
+            Request::Reinitialize { force, from_leader } => {
+                self.reinitialize_asked(now, id, force, from_leader, effects);
+            }
+            Request::Snapshot => {
+                let reply = Reply::Snapshot(Box::new(self.snapshot(now)));
+                effects.push(Effect::Reply { id, reply });
+            }
             Request::CancelSwitchover => self.cancel_switchover(now, id, effects),
         }
     }

@@ -36,6 +36,10 @@ impl Core {
             let ms = u64::try_from(at.ms_since(self.wall)).unwrap_or(0);
             earliest(Some(now.plus_ms(ms.saturating_add(1))));
         }
+        if let Some(at) = self.commands.due() {
+            let ms = u64::try_from(at.ms_since(self.wall)).unwrap_or(0);
+            earliest(Some(now.plus_ms(ms.saturating_add(1))));
+        }
         earliest(self.locks.wake_at());
         earliest(self.pods.wake_at());
         earliest(self.lease.deadline());

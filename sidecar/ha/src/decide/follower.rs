@@ -120,7 +120,7 @@ fn rewind(s: &Snapshot, leader: &str, upstream: Upstream) -> Verdict {
 
 /// A copy of `leader`, who has said that it is the primary, taken from it or from a member that offers itself.
 fn copy(s: &Snapshot, leader: &str, upstream: Upstream, why: &str) -> Verdict {
-    let from = s.clone_source(leader).unwrap_or_else(|| upstream.clone());
+    let from = s.clone_source(leader).filter(|_| !s.from_leader()).unwrap_or_else(|| upstream.clone());
     let whom = if from.member == leader { "leader" } else { "replica" };
     let reason = format!("{why} from {whom} '{}'", from.member);
     run(s, Rule::Copy, reason, Job::BaseBackup { from, leader: upstream })

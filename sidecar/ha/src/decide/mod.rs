@@ -1,9 +1,10 @@
 //! The rules: `decide` is pure and total. A snapshot goes in, one verdict comes out, with the id of the rule that gave it.
 //!
-//! The groups are the situations of an HA loop: [`server`] (nothing to decide on yet, tasks, shutdown), [`leader`], [`handover`], [`follower`],
+//! The groups are the situations of an HA loop: [`server`] (nothing to decide on yet, tasks, shutdown), [`commands`], [`leader`], [`handover`], [`follower`],
 //! [`unlocked`], [`bootstrap`].
 
 pub mod bootstrap;
+pub mod commands;
 pub mod follower;
 pub mod handover;
 pub mod leader;
@@ -68,6 +69,8 @@ pub enum Action {
     Repair(Repair),
     /// Do not stream from this member for a while.
     Shun(String),
+    /// What a person ordered has begun.
+    BeginCommand,
     /// A switchover was accepted: stop, then release.
     HandOver,
     /// A scheduled switchover is due: it becomes one for now.
@@ -136,6 +139,9 @@ pub fn decide(s: &Snapshot) -> Verdict {
     }
     if s.terminating {
         return server::terminating(s);
+    }
+    if let Some(verdict) = commands::decide(s) {
+        return verdict;
     }
     if let Some(verdict) = server::task(s) {
         return verdict;

@@ -40,6 +40,10 @@ rules! {
         Starting "starting" "The postmaster runs, but does not answer yet."
         WrongSystem "wrong-system" "The data directory belongs to another cluster: nothing is started, copied or removed."
     }
+    "command" {
+        Restart "restart" "A person asked for a restart: PostgreSQL is stopped; what it was, it is started as, the primary under its lock."
+        Reinitialize "reinitialize" "A person asked for a new copy: whatever runs is cancelled, PostgreSQL is stopped, and the copy is made as for a damaged directory."
+    }
     "terminating" {
         TerminatingStop "stop" "The pod is being stopped: fast shutdown, with a checkpoint first where we lead, so that standbys get everything."
         TerminatingRelease "release" "PostgreSQL is stopped, so the lock is handed over, with the position of the shutdown checkpoint."

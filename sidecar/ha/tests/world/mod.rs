@@ -9,6 +9,7 @@ use matriarch_ha::core::{Core, Identity};
 use matriarch_ha::effect::{Change, Effect, Question, Reply, ServerConfig, StoreCall, Task};
 use matriarch_ha::event::*;
 use matriarch_ha::quorum::SyncNames;
+use matriarch_ha::snapshot::Snapshot;
 use matriarch_ha::store::record::SyncState;
 use matriarch_ha::tags::Tags;
 use matriarch_ha::types::{Boot, Lsn, Timeline, Wall};
@@ -54,8 +55,21 @@ pub struct Node {
     pub wake: Boot,
     pub finished: bool,
     pub verdicts: Vec<(u64, String, String)>,
+    /// How often PostgreSQL was started, and copied.
+    pub starts: u32,
+    pub copies: u32,
+    /// On what the last verdict was given.
+    pub decided: Option<Box<Snapshot>>,
     task: Option<(u64, Task, Boot)>,
     watching: BTreeSet<Kind>,
+}
+
+impl Node {
+    /// The task that runs.
+    pub fn task_kind(&self) -> String {
+        let text = self.task.as_ref().map(|(_, task, _)| format!("{task:?}")).unwrap_or_default();
+        text.split([' ', '{']).next().unwrap_or_default().to_owned()
+    }
 }
 
 pub struct World {
@@ -163,6 +177,9 @@ impl World {
             wake: self.now,
             finished: false,
             verdicts: Vec::new(),
+            decided: None,
+            starts: 0,
+            copies: 0,
             task: None,
             watching: BTreeSet::new(),
         };
@@ -245,7 +262,7 @@ impl World {
     pub fn reply(&self, id: u64) -> Option<(u16, String)> {
         match self.replies.get(&id)? {
             Reply::Text { code, text } => Some((*code, text.clone())),
-            Reply::Position(_) => None,
+            Reply::Position(_) | Reply::Snapshot(_) => None,
         }
     }
 
@@ -402,6 +419,11 @@ impl World {
     }
 
     fn finish(&mut self, name: &str, id: u64, task: Task) {
+        match task {
+            Task::StartPrimary { .. } | Task::StartStandby { .. } => self.node(name).starts += 1,
+            Task::BaseBackup { .. } => self.node(name).copies += 1,
+            _ => {}
+        }
         let now = self.now;
         let called = format!("{task:?}");
         let fails = self.failing.iter().find(|(who, what, _)| who == name && called.starts_with(what));
@@ -566,6 +588,7 @@ impl World {
                         Reply::Text { code: 200, .. } => {
                             Event::FailsafeAnswer { id: asked, member: name.into(), result: Ok(()) }
                         }
+                        Reply::Snapshot(_) => return,
                         Reply::Text { text, .. } => {
                             Event::FailsafeAnswer { id: asked, member: name.into(), result: Err(text) }
                         }
@@ -577,6 +600,13 @@ impl World {
                 }
             },
             Effect::WakeAt(at) => self.node(name).wake = at,
+            Effect::History { id, timeline } => {
+                let line = |t| format!("{t}\t0/{t}000060\tno recovery target specified\n");
+                let file: String = (1..timeline.0).map(line).collect();
+                let result = Ok(matriarch_ha::history::parse_file(&file, Some(self.wall().to_string())));
+                self.push(name, 2, Event::History { id, result });
+            }
+            Effect::Decided(snapshot) => self.node(name).decided = Some(snapshot),
             Effect::Publish(_) | Effect::Settings(_) => {}
             Effect::Callback { action, role } => self.callbacks.push((name.into(), action.name(), role)),
             Effect::Verdict { rule, reason } => {
@@ -617,6 +647,8 @@ impl World {
         Ok(ServerStatus {
             in_recovery: !db.primary,
             system_id: SYSTEM.into(),
+            version: 150_001,
+            started: format!("start {}", self.nodes[name].starts),
             timeline: Timeline(if forgets && !streaming { 1 } else { data.timeline }),
             flush: Lsn(if db.primary { data.lsn } else { 0 }),
             received: Lsn(if db.primary { 0 } else { data.lsn }),

@@ -1,7 +1,7 @@
 //! Who may change something, and which bodies are refused before the core sees them.
 
 use matriarch_ha::effect::Reply;
-use matriarch_ha::event::Request;
+use matriarch_ha::event::{Request, RestartOrder};
 
 use super::*;
 use crate::api::commands::{Caller, Command, answer, command, request};
@@ -9,7 +9,7 @@ use crate::api::{Answer, Body};
 
 #[test]
 fn changes_need_a_certificate_when_there_is_tls() {
-    for path in ["/switchover", "/failover", "/election", "/failsafe"] {
+    for path in ["/switchover", "/failover", "/election", "/failsafe", "/restart", "/reinitialize"] {
         let refused = command("POST", path, Caller::Anonymous);
         assert_eq!(refused, Err(Answer::text(403, "client certificate required")), "{path}");
         assert!(command("POST", path, Caller::Verified).is_ok(), "{path}");
@@ -37,7 +37,7 @@ fn ask(view: &View, command: Command, body: &str) -> Result<Request, (u16, Strin
 
 #[test]
 fn bodies_are_checked_in_patronis_order() {
-    use Command::{Election, Failover, Failsafe, Switchover};
+    use Command::{Election, Failover, Failsafe, Restart, Switchover};
     for (command, paused, body, code, text) in [
         (Switchover, false, "", 400, "the body must be"),
         (Switchover, false, "{}", 400, "the body must be"),
@@ -81,6 +81,23 @@ fn bodies_are_checked_in_patronis_order() {
             "Switchover is possible only to a specific candidate in a paused state",
         ),
         (Switchover, false, r#"{"leader":"a","candidate":"a"}"#, 400, "Switchover target and source are the same"),
+        (
+            Restart,
+            false,
+            r#"{"role":"x"}"#,
+            400,
+            "PostgreSQL role should be either primary, standby_leader, or replica",
+        ),
+        (
+            Restart,
+            false,
+            r#"{"postgres_version":"x"}"#,
+            400,
+            "PostgreSQL version should be in the first.major.minor format",
+        ),
+        (Restart, false, r#"{"timeout":"0s"}"#, 400, "Timeout should be a positive number of seconds"),
+        (Restart, false, r#"{"colour":1}"#, 400, "Unknown filter for the scheduled restart: colour"),
+        (Restart, false, r#"{"schedule":"2014-07-02T11:06Z"}"#, 422, "Cannot schedule restart in the past"),
         (Failsafe, false, r#"{"leader":"a"}"#, 400, "the body must have \"name\""),
         (Election, false, r#"{"candidate":1}"#, 400, "the body must have \"candidate\""),
     ] {
@@ -109,6 +126,21 @@ fn good_bodies_become_questions_to_the_core() {
             },
         ),
         (Command::CancelSwitchover, "", Request::CancelSwitchover),
+        (Command::CancelRestart, "", Request::CancelRestart),
+        (Command::Restart, "", Request::Restart(RestartOrder::default())),
+        (
+            Command::Restart,
+            r#"{"role":"replica","postgres_version":"15.4","timeout":"2min","restart_pending":true}"#,
+            Request::Restart(RestartOrder {
+                schedule: None,
+                role: some("replica"),
+                postgres_version: some("15.4"),
+                timeout_ms: Some(120_000),
+                restart_pending: true,
+            }),
+        ),
+        (Command::Reinitialize, "{}", Request::Reinitialize { force: false, from_leader: false }),
+        (Command::Reinitialize, r#"{"force":true}"#, Request::Reinitialize { force: true, from_leader: false }),
         (
             Command::Failover,
             r#"{"member":"b"}"#,

@@ -92,7 +92,14 @@ async fn member(tls: Option<Arc<Tls>>) -> Peer {
                 }
                 Request::Failsafe { .. } => Reply::Text { code: 500, text: "Running as a leader".into() },
                 Request::CancelSwitchover => Reply::Text { code: 404, text: "no switchover is scheduled".into() },
-                Request::Switchover { .. } => Reply::Text { code: 412, text: "leader name does not match".into() },
+                Request::Snapshot => {
+                    let core = matriarch_ha::core::Core::new(matriarch_ha::core::Identity::default());
+                    Reply::Snapshot(Box::new(core.snapshot(matriarch_ha::types::Boot(7))))
+                }
+                Request::Switchover { .. }
+                | Request::Restart(_)
+                | Request::CancelRestart
+                | Request::Reinitialize { .. } => Reply::Text { code: 412, text: "leader name does not match".into() },
             };
             let _ = asked.answer.send(reply);
         }
@@ -182,7 +189,7 @@ async fn without_a_client_certificate_one_may_only_look() {
         ("HEAD", "/replica", 503),
         ("OPTIONS", "/leader", 200),
         ("GET", "/replica?lag=10MB&%zz", 503),
-        ("DELETE", "/restart", 501),
+        ("DELETE", "/restart", 403),
     ] {
         let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         let answer = raw(&peer, &folder, &request).await;
@@ -282,4 +289,16 @@ async fn what_is_deleted_needs_no_body() {
     let mut answer = String::new();
     let _ = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 404 ") && answer.ends_with("no switchover is scheduled"), "{answer}");
+}
+
+#[tokio::test]
+async fn the_snapshot_of_the_moment_can_be_explained() {
+    let peer = member(None).await;
+    let mut stream = TcpStream::connect((peer.ip.as_str(), peer.port)).await.unwrap();
+    stream.write_all(b"GET /snapshot HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert!(crate::explain::explain(body).unwrap().starts_with("rule:   server.detached"));
 }
