@@ -64,7 +64,7 @@ async fn a_cluster_of_two_fails_over_and_comes_back() {
     assert_eq!(one.postgres.change(Change::Configure(server(&[]))).await, Ok(()));
 
     // Failover: without a permit there is none, with one the old primary comes back by pg_rewind.
-    assert_eq!(two.task(Task::Promote).await, Err(TaskError::NoPermit));
+    assert_eq!(two.task(promote(1, 2)).await, Err(TaskError::NoPermit));
     one.task(Task::Stop { immediate: true, checkpoint: false, timeout_ms: 5_000 }).await.unwrap();
     let clean = one.event("exit", |event| match event {
         Event::Exited { clean, .. } => Some(clean),
@@ -73,11 +73,12 @@ async fn a_cluster_of_two_fails_over_and_comes_back() {
     eprintln!("clean: {}", clean.await);
     assert!(matches!(one.postgres.query(Duration::from_secs(1)).await, Err(QueryError::Failed(_))));
     two.permit_ms(60_000);
-    two.task(Task::Promote).await.unwrap();
-    two.task(Task::Promote).await.unwrap(); // the goal is met
-    assert_eq!(two.status().await.timeline, Timeline(2));
-    let history = two.postgres.history(Timeline(2)).await.unwrap();
-    assert_eq!((history.len(), history[0].timeline, history[0].reason.is_empty()), (1, Timeline(1), false));
+    // Somebody else may have made timelines 2 and 3: they are left out.
+    two.task(promote(1, 4)).await.unwrap();
+    two.task(promote(1, 4)).await.unwrap(); // the goal is met
+    assert_eq!(two.status().await.timeline, Timeline(4));
+    let history = two.postgres.history(Timeline(4)).await.unwrap();
+    assert_eq!((history[0].timeline, history[0].reason.is_empty()), (Timeline(1), false), "{history:?}");
     assert!(history[0].lsn.0 > 0 && history[0].at.as_deref().is_some_and(|at| at.ends_with("+00:00")), "{history:?}");
     two.sql_in("shop", "INSERT INTO t VALUES (-1)").await;
     // The old primary goes on alone for a moment, so that the two diverge.
@@ -99,7 +100,7 @@ async fn a_cluster_of_two_fails_over_and_comes_back() {
     config.upstream = Some(two.upstream(Some("one")));
     one.task(Task::StartStandby { config }).await.unwrap();
     let status = until("streaming again", async || Some(one.status().await).filter(|status| status.streaming)).await;
-    assert_eq!(status.timeline, Timeline(2));
+    assert_eq!(status.timeline, Timeline(4));
     let rows = until("the row of the new primary", async || {
         let rows = one.sql_in("shop", "SELECT i FROM t WHERE i < 0").await;
         (!rows.is_empty()).then_some(rows)
@@ -111,6 +112,51 @@ async fn a_cluster_of_two_fails_over_and_comes_back() {
     let refused = one.task(Task::StartPrimary { config: server(&[]) }).await;
     assert!(matches!(&refused, Err(TaskError::Failed(why)) if why.contains("promotion")), "{refused:?}");
     two.task(STOP).await.unwrap();
+}
+
+fn promote(from: u32, to: u32) -> Task {
+    Task::Promote { from: Timeline(from), to: Timeline(to) }
+}
+
+/// Two members promote at the same place without knowing of each other, as after a partition at the wrong moment. PostgreSQL would
+/// give both the same timeline, pg_rewind would find nothing to do, and the loser would go on with a log that is not its own.
+#[tokio::test(flavor = "current_thread")]
+async fn two_promotions_at_the_same_place_are_told_apart() {
+    let Some(tools) = Tools::find() else { return };
+    let one = primary(&tools, "one").await;
+    let mut two = Member::new(&tools, "two").await;
+    let mut three = Member::new(&tools, "three").await;
+    for member in [&mut two, &mut three] {
+        let name = member.name.clone();
+        member.task(Task::BaseBackup { from: one.upstream(None), leader: one.upstream(None) }).await.unwrap();
+        let mut config = server(&[]);
+        config.upstream = Some(one.upstream(None));
+        member.task(Task::StartStandby { config }).await.unwrap();
+        until(&name, async || Some(member.status().await).filter(|status| status.streaming)).await;
+    }
+    one.task(STOP).await.unwrap();
+    for member in [&mut two, &mut three] {
+        member.permit_ms(60_000);
+    }
+    two.task(promote(1, 2)).await.unwrap();
+    two.sql_in("shop", "CREATE TABLE of_two AS SELECT 1").await;
+    three.task(promote(1, 3)).await.unwrap();
+    three.sql_in("shop", "CREATE TABLE of_three AS SELECT 1").await;
+    assert_eq!((two.status().await.timeline, three.status().await.timeline), (Timeline(2), Timeline(3)));
+    assert_eq!(three.postgres.change(Change::Checkpoint).await, Ok(()));
+    two.task(Task::Stop { immediate: true, checkpoint: false, timeout_ms: 5_000 }).await.unwrap();
+    two.task(Task::Rewind { from: three.upstream(None), pg_rewind: true }).await.unwrap();
+    let mut config = server(&[]);
+    config.upstream = Some(three.upstream(None));
+    two.task(Task::StartStandby { config }).await.unwrap();
+    until("streaming", async || Some(two.status().await).filter(|status| status.streaming)).await;
+    let tables = until("the table of the winner", async || {
+        let tables = two.sql_in("shop", "SELECT relname::text FROM pg_class WHERE relname LIKE 'of\\_%'").await;
+        (tables == [[Some("of_three".to_owned())]]).then_some(tables)
+    });
+    tables.await;
+    two.task(STOP).await.unwrap();
+    three.task(STOP).await.unwrap();
 }
 
 /// A standby follows its upstream's promotion by streaming; when that is gone as well, it still knows its timeline, although
@@ -133,7 +179,7 @@ async fn a_standby_without_an_upstream_knows_its_timeline() {
     assert_eq!(three.status().await.timeline, Timeline(1));
     one.task(STOP).await.unwrap();
     two.permit_ms(60_000);
-    two.task(Task::Promote).await.unwrap();
+    two.task(promote(1, 2)).await.unwrap();
     two.sql_in("shop", "CREATE TABLE t AS SELECT 1").await;
     let on_two = async || Some(three.status().await).filter(|s| s.streaming && s.timeline == Timeline(2));
     until("streaming on timeline 2", on_two).await;

@@ -44,7 +44,8 @@ fn rewind(from: &Member, pg_rewind: bool) -> Task {
 }
 
 async fn promote(member: &Member) {
-    member.task(Task::Promote).await.unwrap();
+    let timeline = member.status().await.timeline;
+    member.task(Task::Promote { from: timeline, to: timeline }).await.unwrap();
     member.postgres.change(Change::Checkpoint).await.unwrap();
 }
 

@@ -280,7 +280,12 @@ pub enum Task {
         config: ServerConfig,
     },
     /// Through the supervisor (which sets the latch); done when the server is out of recovery.
-    Promote,
+    Promote {
+        /// The timeline that it is on.
+        from: Timeline,
+        /// The new timeline is at least this one: those in between may have been made by others.
+        to: Timeline,
+    },
     /// Stops the postmaster; done when no process is left.
     Stop {
         /// fast, or immediate.

@@ -249,6 +249,8 @@ pub struct ServerStatus {
     pub system_id: String,
     /// Primary: current timeline (from pg_walfile_name); standby: received_tli of the WAL receiver, else that of pg_control_checkpoint().
     pub timeline: Timeline,
+    /// Timeline of the last checkpoint, of pg_control_checkpoint(); 0 is unknown.
+    pub checkpoint_timeline: Timeline,
     /// Primary: pg_current_wal_flush_lsn().
     pub flush: Lsn,
     /// Standby: pg_last_wal_receive_lsn(), 0 without.

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::store::record::LockRecord;
-use crate::types::{Boot, Wall};
+use crate::types::{Boot, Timeline, Wall};
 
 /// Attempts remembered while their outcome is unknown.
 const ATTEMPTS: usize = 16;
@@ -30,6 +30,10 @@ pub const PAUSE_FENCE_MS: u64 = 24 * 3_600_000;
 pub struct Lease {
     record: Option<LockRecord>,
     resource_version: String,
+    /// The ttl of the last record, which still counts when the object has vanished.
+    last_ttl_ms: u64,
+    /// The highest timeline that was ever reserved, as far as we saw.
+    timeline: Timeline,
     /// When the holder last gave a sign of life, as we saw it; for an absent object: when we first saw it absent.
     changed_at: Boot,
     observed: bool,
@@ -92,6 +96,12 @@ impl Lease {
             self.changed_at = now;
         }
         self.observed = true;
+        if let Some(record) = &new {
+            self.timeline = self.timeline.max(record.timeline);
+        }
+        if let Some(ttl_ms) = new.as_ref().and_then(|r| r.ttl_ms) {
+            self.last_ttl_ms = ttl_ms;
+        }
         self.record = new;
         self.resource_version = resource_version;
         self.confirm(me);
@@ -104,6 +114,16 @@ impl Lease {
             self.attempts.remove(0);
         }
         self.attempts.push(Attempt { sent_at: now, renew_time: renew_time.to_string(), ttl_ms, fence_ms });
+        self.shorten();
+    }
+
+    /// Once sent, a write may be applied: what it says binds us from then on, also when its ttl is shorter than that of the write
+    /// that was confirmed.
+    fn shorten(&mut self) {
+        let binding = self.attempts.iter().map(|a| deadline(a.sent_at, a.ttl_ms)).min();
+        if let (Some(now), Some(binding)) = (self.deadline, binding) {
+            self.deadline = Some(now.min(binding));
+        }
     }
 
     /// All members promised, in answer to a failsafe call sent at `sent_at`, to leave the lock alone for a ttl.
@@ -134,6 +154,7 @@ impl Lease {
             self.lifted = fence_ms.map(|fence| deadline(sent_at, fence));
             self.confirmed = Some(self.confirmed.map_or(sent_at, |c| c.max(sent_at)));
             self.extend(deadline(sent_at, ttl_ms));
+            self.shorten();
         }
     }
 
@@ -161,6 +182,11 @@ impl Lease {
         self.record.as_ref()
     }
 
+    /// The highest timeline that a holder reserved, as far as we saw: also when the object has vanished since.
+    pub fn timeline(&self) -> Timeline {
+        self.timeline
+    }
+
     /// For CAS.
     pub fn resource_version(&self) -> &str {
         &self.resource_version
@@ -177,6 +203,7 @@ impl Lease {
             return Holder::Unknown;
         }
         let Some(record) = &self.record else {
+            let ttl_ms = ttl_ms.max(self.last_ttl_ms);
             let until = if initialized { self.changed_at.plus_ms(ttl_ms) } else { self.changed_at };
             return Holder::Absent { until };
         };
@@ -277,6 +304,20 @@ mod tests {
     }
 
     #[test]
+    fn a_shorter_ttl_binds_from_the_moment_it_is_sent() {
+        let mut lease = Lease::default();
+        lease.sending(at(100), Wall(1_000_000), 30_000, None);
+        let first = Wall(1_000_000).to_string();
+        lease.observe(at(101), Some((record("a", "u1", &first), "1")), &ME);
+        assert_eq!(lease.deadline(), Some(deadline(at(100), 30_000)));
+        lease.sending(at(102), Wall(2_000_000), 5_000, None);
+        assert_eq!(lease.deadline(), Some(deadline(at(102), 5_000)));
+        // A late answer to the first attempt does not bring the long ttl back.
+        lease.observe(at(103), Some((record("a", "u1", &first), "1")), &ME);
+        assert_eq!(lease.deadline(), Some(deadline(at(102), 5_000)));
+    }
+
+    #[test]
     fn another_holder_ends_our_tenure() {
         let mut lease = Lease::default();
         lease.sending(at(100), Wall(1_000_000), TTL, None);
@@ -318,5 +359,11 @@ mod tests {
         lease.observe(at(5), None, &ME);
         assert_eq!(lease.holder(at(6), &ME, TTL, true), Holder::Absent { until: at(15) });
         assert_eq!(lease.holder(at(6), &ME, TTL, false), Holder::Absent { until: at(5) });
+        // Its holder may still count the longer ttl that it wrote.
+        let mut long = record("b", "u2", "T1");
+        long.ttl_ms = Some(2 * TTL);
+        lease.observe(at(7), Some((long, "1")), &ME);
+        lease.observe(at(8), None, &ME);
+        assert_eq!(lease.holder(at(9), &ME, TTL, true), Holder::Absent { until: at(28) });
     }
 }

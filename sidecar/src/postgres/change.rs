@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use matriarch_ha::effect::{Change, ServerConfig};
+use matriarch_ha::event::DataDir;
 use matriarch_supervisor::protocol::Request;
 use tokio::time::{Instant, sleep};
 
@@ -28,7 +29,11 @@ impl Postgres {
     /// Writes and reloads if anything differs; done when a session sees it, and PostgreSQL's other processes got their signal
     /// before.
     async fn configure(&self, config: &ServerConfig) -> Result<(), Error> {
-        let client = self.kept.client(&self.config).await?;
+        let client = match self.kept.client(&self.config).await {
+            Ok(client) => client,
+            Err(error @ local::Error::Starting(_)) => return self.redirect(config, error).await,
+            Err(error) => return Err(error.into()),
+        };
         let standby: bool = client.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await?.try_get(0)?;
         if self.write_files(config, standby).await? {
             self.supervisor.done(Request::Reload).await?;
@@ -74,6 +79,19 @@ impl Postgres {
             }
             sleep(LOOK).await;
         }
+    }
+
+    /// A standby that is not consistent yet lets nobody in, and may need the WAL of the very upstream that it is told of here: the
+    /// files are written, and whether the reload was taken is not looked at.
+    async fn redirect(&self, config: &ServerConfig, starting: local::Error) -> Result<(), Error> {
+        match self.look().await? {
+            DataDir::Present(data) if data.standby_signal => {}
+            _ => return Err(starting.into()),
+        }
+        if self.write_files(config, true).await? {
+            self.supervisor.done(Request::Reload).await?;
+        }
+        Ok(())
     }
 
     async fn slots(&self, wanted: Vec<String>) -> Result<(), Error> {

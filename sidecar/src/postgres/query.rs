@@ -50,7 +50,8 @@ SELECT r.recovering,
           FROM pg_catalog.pg_stat_replication),
        ARRAY(SELECT slot_name::text FROM pg_catalog.pg_replication_slots
               WHERE slot_type = 'physical' AND NOT temporary ORDER BY 1),
-       ARRAY(SELECT name FROM pg_catalog.pg_settings WHERE pending_restart ORDER BY 1)
+       ARRAY(SELECT name FROM pg_catalog.pg_settings WHERE pending_restart ORDER BY 1),
+       (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint())
   FROM (SELECT pg_catalog.pg_is_in_recovery() AS recovering) r";
 
 /// A connection that is kept for questions, and opened again after any error.
@@ -177,5 +178,6 @@ fn read(row: &Row) -> Result<ServerStatus, Error> {
             .collect(),
         slots: row.try_get(13)?,
         pending_restart: row.try_get(14)?,
+        checkpoint_timeline: Timeline(number(15)?),
     })
 }

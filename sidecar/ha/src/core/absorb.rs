@@ -209,6 +209,13 @@ impl Core {
                 self.slice = None;
                 self.slice_checked = now;
             }
+            Call::Sync => {
+                let refused =
+                    matches!(result, Err(StoreError::Conflict | StoreError::NotFound | StoreError::Forbidden(_)));
+                if !stored && !refused {
+                    self.sync_unanswered = self.sync_written_on.take();
+                }
+            }
             Call::Failover => {
                 if let Some(asked) = &mut self.switchover {
                     asked.written = stored;
@@ -313,10 +320,15 @@ impl Core {
                         self.callbacks.reloaded = true;
                     }
                     self.applied = Some(config);
+                    self.applied_at = now;
                 }
                 self.query_now = true;
             }
             Err(why) => {
+                // It may come into force later, or never: nothing rests on it before another change has succeeded.
+                if config.is_some() {
+                    self.applied = None;
+                }
                 self.server.last_error = Some(why);
                 self.change_retry_at = now.plus_ms(1_000);
             }
@@ -325,6 +337,7 @@ impl Core {
 
     fn task_done(&mut self, now: Boot, id: u64, result: Result<(), TaskError>) {
         let Some((_, job, _)) = self.task.take_if(|(expected, _, _)| *expected == id) else { return };
+        self.applied_at = now;
         self.query_now = true;
         let touches = job.kind();
         if matches!(
@@ -353,8 +366,7 @@ impl Core {
                 }
                 self.server.upstream = Some(None);
                 self.applied = None;
-                // pg_rewind knows only the timeline of the last checkpoint.
-                self.checkpoint_wanted = true;
+                self.checkpoint_again_at = Boot(0);
             }
             (_, Ok(()) | Err(TaskError::Cancelled)) => {}
             (job, Err(error)) => {

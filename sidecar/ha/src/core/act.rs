@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use super::{CALL_TIMEOUT_MS, Call, Core, LeaderProbe};
 use crate::config::SyncMode;
 use crate::decide::{Action, Job, Verdict};
@@ -12,7 +14,7 @@ use crate::lease::{Holder, PAUSE_FENCE_MS};
 use crate::member::Member;
 use crate::quorum::{in_force, takeover};
 use crate::snapshot::{Snapshot, TaskKind, TaskView, position};
-use crate::store::record::{BOOTSTRAP, FENCE, HOLDER, LockRecord, RESULT, SHUTDOWN};
+use crate::store::record::{ATTEMPT, BOOTSTRAP, FENCE, HOLDER, LockRecord, RESULT, SHUTDOWN, TIMELINE};
 use crate::types::{Boot, Lsn, Timeline};
 
 /// Between two questions to a leader that has not said yet that it is the primary, milliseconds.
@@ -149,6 +151,10 @@ impl Core {
         if let Some(status) = self.server.status.as_ref().filter(|s| !s.in_recovery || self.standby_leader) {
             annotations.insert("optime".to_owned(), Some(position(status).0.to_string()));
         }
+        let timeline = self.timeline_to_write(known.timeline, renewal);
+        if timeline != known.timeline {
+            annotations.insert(TIMELINE.to_owned(), Some(timeline.to_string()));
+        }
         if self.config.failsafe_mode {
             annotations.insert("failsafe".to_owned(), self.topology(&known));
         }
@@ -158,6 +164,16 @@ impl Core {
             (self.id.slice.is_none() && !self.id.ip.is_empty() && (self.leading(boot) || self.leading_standbys(boot)))
                 .then(|| vec![self.id.ip.clone()]);
         self.lock_call(boot, annotations, addresses, record.is_some(), effects);
+    }
+
+    /// A standby that takes the lock reserves a timeline that nobody has reserved before; else the number never goes back.
+    fn timeline_to_write(&self, known: Timeline, renewal: bool) -> Timeline {
+        let Some(status) = &self.server.status else { return known };
+        // The lock object may have been made anew since; what members say of themselves has outlived it.
+        let published = self.members.iter().filter_map(|m| m.status.get("timeline").and_then(Value::as_u64)).max();
+        let published = published.and_then(|t| u32::try_from(t).ok()).map_or(Timeline(0), Timeline);
+        let highest = known.max(status.timeline).max(self.lease.timeline()).max(published);
+        if !renewal && status.in_recovery { Timeline(highest.0 + 1) } else { highest }
     }
 
     /// All members that failsafe mode would ask: those with an address and an api_url, and ourselves.
@@ -255,7 +271,10 @@ impl Core {
             Job::StartStandby(upstream) => {
                 Task::StartStandby { config: ServerConfig { upstream: upstream.clone(), ..self.server_config() } }
             }
-            Job::Promote => Task::Promote,
+            Job::Promote => Task::Promote {
+                from: self.server.status.as_ref().map(|st| st.timeline).unwrap_or_default(),
+                to: self.lease.record().map(|record| record.timeline).unwrap_or_default(),
+            },
             Job::Stop { immediate } => {
                 let checkpoint = !immediate && self.server.status.as_ref().is_some_and(|st| !st.in_recovery);
                 self.server.dir = None;
@@ -271,7 +290,7 @@ impl Core {
                 self.server.upstream = Some(config.upstream.clone());
                 self.server.streamless_since = None;
             }
-            Task::Promote => {
+            Task::Promote { .. } => {
                 self.server.latched = true;
                 if self.slice.is_none() || now.ms_since(self.slice_checked) > super::address::SLICE_FRESH_MS {
                     self.read_slice(now, effects);
@@ -409,8 +428,18 @@ impl Core {
         self.locks.get(&self.id.config_object).is_some_and(|object| object.annotations.contains_key("config"))
     }
 
-    pub(super) fn write_sync(&mut self, now: Boot, keys: BTreeMap<String, Option<String>>, effects: &mut Vec<Effect>) {
+    pub(super) fn write_sync(
+        &mut self,
+        now: Boot,
+        mut keys: BTreeMap<String, Option<String>>,
+        effects: &mut Vec<Effect>,
+    ) {
         if !self.in_flight(|c| matches!(c, Call::Sync)) {
+            if self.sync_in_doubt() {
+                // A write that changes nothing leaves the version as it is, and the one in doubt could still be applied.
+                keys.insert(ATTEMPT.to_owned(), Some(self.next_id.to_string()));
+            }
+            self.sync_written_on = self.locks.get(&self.id.sync_object).map(|o| o.resource_version.clone());
             let name = self.id.sync_object.clone();
             self.store_call(now, Call::Sync, name, keys, effects);
         }
@@ -429,6 +458,12 @@ impl Core {
         ]);
         let name = self.id.failover_object.clone();
         self.store_call(now, Call::Failover, name, annotations, effects);
+    }
+
+    /// A write of `/sync` whose answer never came may still be applied, as long as the version that it was made for stands.
+    pub(super) fn sync_in_doubt(&self) -> bool {
+        let version = self.locks.get(&self.id.sync_object).map(|o| &o.resource_version);
+        self.sync_unanswered.is_some() && self.sync_unanswered.as_ref() == version
     }
 
     pub(super) fn clear_failover(&mut self, now: Boot, why: Option<String>, effects: &mut Vec<Effect>) {

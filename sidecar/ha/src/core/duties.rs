@@ -9,7 +9,7 @@ use crate::event::Now;
 use crate::history::{self, Line};
 use crate::lease::Holder;
 use crate::member::slot_name;
-use crate::types::Boot;
+use crate::types::{Boot, Timeline};
 
 /// After which a SELECT counts as unanswered, milliseconds.
 const QUERY_TIMEOUT_MS: u64 = 1_000;
@@ -19,6 +19,8 @@ const HISTORY_MS: u64 = 2_000;
 pub(super) const STARTING_QUERY_MS: u64 = 50;
 /// Between two tries to write a wiped configuration, milliseconds.
 const CONFIG_RETRY_MS: u64 = 1_000;
+/// A checkpoint that is not done after this is asked for again, milliseconds.
+const CHECKPOINT_MS: u64 = 30_000;
 
 impl Core {
     pub(super) fn duties(&mut self, now: Now, effects: &mut Vec<Effect>) {
@@ -45,8 +47,18 @@ impl Core {
         self.keep_config(boot, effects);
         self.finish_failover(boot, effects);
         self.keep_history(boot, effects);
-        if self.checkpoint_wanted && self.address_written() {
-            self.checkpoint_wanted = false;
+        self.keep_control(boot, effects);
+    }
+
+    /// After a promotion pg_control tells the old timeline until a checkpoint, and pg_rewind, which believes it, waits for that.
+    fn keep_control(&mut self, now: Boot, effects: &mut Vec<Effect>) {
+        let behind = self
+            .server
+            .status
+            .as_ref()
+            .is_some_and(|s| s.checkpoint_timeline != Timeline(0) && s.checkpoint_timeline < s.timeline);
+        if behind && self.address_written() && now >= self.checkpoint_again_at {
+            self.checkpoint_again_at = now.plus_ms(CHECKPOINT_MS);
             let id = self.id();
             effects.push(Effect::Change { id, change: Change::Checkpoint });
         }
@@ -140,14 +152,15 @@ impl Core {
         if self.server.status.is_none() || self.task.is_some() || !self.server.attached {
             return;
         }
-        let Some(upstream) = self.server.upstream.clone() else {
+        // An election ends the stream, also of a standby whose upstream we do not know.
+        let known = if self.stream_hold.is_some() { Some(None) } else { self.server.upstream.clone() };
+        let Some(upstream) = known else {
             // Attached to a running server. A primary has no upstream; whom a standby follows, the rules say.
             if self.server.status.as_ref().is_some_and(|s| !s.in_recovery) {
                 self.server.upstream = Some(None);
             }
             return;
         };
-        let upstream = if self.stream_hold.is_some() { None } else { upstream };
         let wanted = ServerConfig { upstream, ..self.server_config() };
         if self.applied.as_ref() != Some(&wanted) {
             self.configure(now, wanted, effects);

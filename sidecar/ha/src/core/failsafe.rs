@@ -80,6 +80,7 @@ impl Core {
     pub(super) fn failsafe_complete(&mut self, sent: Boot) {
         self.failsafe = None;
         self.failsafe_active = true;
+        // Each member promises the longer of the record's ttl and of the one that it is configured with.
         let ttl = self.lease.record().and_then(|r| r.ttl_ms).unwrap_or(self.config.ttl_ms);
         if self.holder(sent) == Holder::Me {
             self.lease.failsafe(sent, ttl);
@@ -104,7 +105,8 @@ impl Core {
             let text = format!("{leader} does not have the lock for us");
             return Reply::Text { code: 500, text };
         }
-        self.promised_until = Some(now.plus_ms(self.config.ttl_ms));
+        let ttl = record.and_then(|r| r.ttl_ms).unwrap_or(0).max(self.config.ttl_ms);
+        self.promised_until = Some(now.plus_ms(ttl));
         Reply::Text { code: 200, text: "Accepted".into() }
     }
 }

@@ -21,12 +21,19 @@ impl Core {
             self.sync.wanted = Some(SyncNames::default());
             return;
         }
-        // Since when the setting is in force has to be known: a question after the promotion tells.
-        let known = self.sync.guc.as_deref() == Some(status.sync_names.as_str());
+        // Since when the setting is in force has to be known, and that nothing else is about to come into force: a question asked
+        // after the last change has succeeded tells.
+        let current = self.applied.is_some() && self.status_sent >= self.applied_at;
+        let known = current && self.sync.guc.as_deref() == Some(status.sync_names.as_str());
         if !known || self.in_flight(|c| matches!(c, Call::Sync)) || self.change.is_some() {
             return;
         }
         let streaming = self.synchronous_candidates(now, &status, &in_force);
+        if self.sync_in_doubt() {
+            // Both outcomes have to be safe with the setting in force, so it stays until the version has moved.
+            self.sync.wanted = Some(in_force);
+            return self.write_sync(now, state.annotations(), effects);
+        }
         let step = next_step(&Replication {
             leader: &self.id.name,
             sync: &state,

@@ -11,6 +11,11 @@ use crate::types::{Lsn, Timeline, Wall};
 pub const HOLDER: &str = "matriarch.dev/holder";
 /// Position of the shutdown checkpoint, `<timeline>@<lsn>`, written when a primary that stopped cleanly releases the lock.
 pub const SHUTDOWN: &str = "matriarch.dev/shutdown";
+/// Grows when `/sync` is written although nothing changes, so that an earlier write in doubt can no longer be applied.
+pub const ATTEMPT: &str = "matriarch.dev/attempt";
+/// The timeline that the present holder makes when it promotes: never one that another holder may have made, so that PostgreSQL
+/// can tell two histories apart by their numbers. Grows with every acquisition by a standby.
+pub const TIMELINE: &str = "matriarch.dev/timeline";
 /// Who bootstraps: `<pod>@<pod uid>`, while `initialize` is empty.
 pub const BOOTSTRAP: &str = "matriarch.dev/bootstrap";
 /// The holder's fence is lifted, because the cluster is paused: for so many seconds after its last sign of life it may be writable.
@@ -39,6 +44,8 @@ pub struct LockRecord {
     pub optime: Lsn,
     /// The failsafe topology: member to api_url.
     pub failsafe: BTreeMap<String, String>,
+    /// The timeline that its holder makes, or made; 0 when nobody wrote it.
+    pub timeline: Timeline,
     /// Where the former primary ended, if it stopped cleanly before it released the lock.
     pub shutdown: Option<(Timeline, Lsn)>,
 }
@@ -64,6 +71,7 @@ impl LockRecord {
                 let (timeline, lsn) = s.split_once('@')?;
                 Some((Timeline(timeline.parse().ok()?), Lsn(lsn.parse().ok()?)))
             }),
+            timeline: Timeline(text(TIMELINE).and_then(|t| t.parse().ok()).unwrap_or(0)),
             acquire_time,
         }
     }

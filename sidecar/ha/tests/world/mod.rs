@@ -484,14 +484,14 @@ impl World {
                 self.push(name, 0, Event::Started { pid: 1 });
                 Ok(())
             }
-            Task::Promote => {
+            Task::Promote { to, .. } => {
                 let db = &mut self.node(name).db;
                 if db.permit.is_none_or(|p| now >= p) {
                     Err(TaskError::NoPermit)
                 } else {
                     db.primary = true;
                     let data = db.data.as_mut().unwrap();
-                    data.timeline += 1;
+                    data.timeline = (data.timeline + 1).max(to.0);
                     data.standby_signal = false;
                     Ok(())
                 }

@@ -44,7 +44,7 @@ impl Postgres {
             Task::Rewind { from, pg_rewind } => self.rewind(&from, pg_rewind).await,
             Task::StartPrimary { config } => self.start_primary(&config).await,
             Task::StartStandby { config } => self.start_standby(&config).await,
-            Task::Promote => self.promote().await,
+            Task::Promote { from, to } => self.promote(from, to).await,
             Task::Stop { immediate, checkpoint, timeout_ms } => self.stop(immediate, checkpoint, timeout_ms).await,
         }
     }

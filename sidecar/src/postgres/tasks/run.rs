@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use matriarch_ha::effect::ServerConfig;
 use matriarch_ha::event::{ControlData, DataDir};
+use matriarch_ha::types::Timeline;
 use matriarch_supervisor::protocol::{Answer, FileOp, Refusal, Request, Start, StartRole, StopMode, UserCommand};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::Client;
@@ -30,6 +31,11 @@ fn is_ready(pid_file: &str, pid: u32) -> bool {
     let mut lines = pid_file.lines();
     lines.next().and_then(|line| line.trim().parse().ok()) == Some(pid)
         && lines.nth(6).is_some_and(|state| state.trim() == "ready")
+}
+
+/// `00000002.history`
+fn history_file(timeline: Timeline) -> String {
+    format!("{:08X}.history", timeline.0)
 }
 
 impl Postgres {
@@ -183,7 +189,10 @@ impl Postgres {
     }
 
     /// Done when the server is out of recovery.
-    pub(super) async fn promote(&self) -> Result<(), Error> {
+    ///
+    /// What is lost if everything dies after a step: nothing. Reserved timelines are files that say nothing untrue: the log of
+    /// each ends where it begins.
+    pub(super) async fn promote(&self, from: Timeline, to: Timeline) -> Result<(), Error> {
         const RECOVERING: &str = "SELECT pg_catalog.pg_is_in_recovery()";
         let mut client = self.kept.client(&self.config).await?;
         if !client.query_one(RECOVERING, &[]).await?.try_get::<_, bool>(0)? {
@@ -191,6 +200,7 @@ impl Postgres {
         }
         self.may_promote().await?;
         self.guard().await?;
+        self.reserve(&client, from, to).await?;
         self.supervisor.done(Request::Promote).await?;
         let mut statement = client.prepare(RECOVERING).await?;
         loop {
@@ -208,6 +218,28 @@ impl Postgres {
                 }
             }
         }
+    }
+
+    /// PostgreSQL promotes to the first timeline after its own that has no history file. Those below `to` may have been made by
+    /// another member, which only the lock remembers; a history file for each keeps PostgreSQL off them.
+    async fn reserve(&self, client: &Client, from: Timeline, to: Timeline) -> Result<(), Error> {
+        if from.0 == 0 || to.0 <= from.0 + 1 {
+            return Ok(());
+        }
+        let replayed: String = client
+            .query_one("SELECT coalesce(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::text", &[])
+            .await?
+            .try_get(0)?;
+        let folder = self.place.data_dir.join("pg_wal");
+        let own = self.supervisor.read(folder.join(history_file(from))).await?.unwrap_or_default();
+        for timeline in (from.0 + 1..to.0).map(Timeline) {
+            let path = folder.join(history_file(timeline));
+            if self.supervisor.read(path.clone()).await?.is_none() {
+                let content = format!("{own}{from}\t{replayed}\treserved by another member\n");
+                self.supervisor.write(path, content, 0o600).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Done when no process is left.

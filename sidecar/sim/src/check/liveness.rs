@@ -1,0 +1,116 @@
+//! L1: a healed cluster has a leader soon. L2: everybody streams from it. L3: it takes writes, and everybody gets them.
+
+use matriarch_ha::event::Kind;
+use matriarch_ha::quorum::elected;
+use matriarch_ha::store::record::LockRecord;
+
+use crate::model::wal::Pos;
+use crate::plan::Durability;
+use crate::world::World;
+
+/// Whether a part of the members has to come up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expected {
+    MustLead,
+    MustNotLead,
+    Either,
+}
+
+impl World {
+    /// The member that leads: holds the lock, takes writes, and is where clients are sent.
+    pub(crate) fn leader(&self) -> Option<usize> {
+        let object = self.api.get(Kind::Lock, self.leader_object()).ok()?;
+        let record = LockRecord::parse(&object);
+        let node = self.nodes.iter().position(|n| record.holder_uid.as_deref() == Some(n.uid.as_str()))?;
+        self.nodes[node].writable().then_some(node)
+    }
+
+    /// Why the present members are not one whole yet; empty: they are.
+    pub(crate) fn unsettled_among(&self, members: &[usize]) -> String {
+        let Some(leader) = self.leader() else { return "nobody leads".to_owned() };
+        if let Some(zombie) = (0..self.nodes.len()).find(|n| *n != leader && self.nodes[*n].writable()) {
+            return format!("{} can write, too", self.nodes[zombie].name);
+        }
+        for member in members {
+            let node = self.current[*member];
+            if node == leader {
+                continue;
+            }
+            let n = &self.nodes[node];
+            let streams =
+                n.server.receiver.as_ref().is_some_and(|r| {
+                    r.upstream == leader && r.upstream_server == self.nodes[leader].server.incarnation
+                });
+            if !streams {
+                return format!("{} does not stream from {} (rule {})", n.name, self.nodes[leader].name, n.agent.rule);
+            }
+        }
+        String::new()
+    }
+
+    /// All of them.
+    pub(crate) fn unsettled(&self) -> String {
+        let all: Vec<usize> = (0..self.current.len()).collect();
+        self.unsettled_among(&all)
+    }
+
+    pub(crate) fn settled(&self) -> bool {
+        self.unsettled().is_empty()
+    }
+
+    /// Everybody has everything that was acknowledged.
+    pub(crate) fn all_have_all(&self, members: &[usize]) -> bool {
+        let Some(leader) = self.leader() else { return false };
+        members.iter().all(|member| {
+            let disk = &self.nodes[self.current[*member]].disk;
+            let at = Pos { lsn: disk.flushed, ..disk.written };
+            self.missing(true, at).is_empty() && at.branch == self.nodes[leader].disk.written.branch
+        })
+    }
+
+    /// Whether a leader may and can come from these members alone.
+    pub(crate) fn expected(&self, core: &[usize]) -> Expected {
+        let state = self.sync_state();
+        if self.check.durability == Durability::Async || state.leader.is_none() {
+            return Expected::Either;
+        }
+        let object = self.api.get(Kind::Lock, self.leader_object());
+        let record = object.map(|object| LockRecord::parse(&object)).unwrap_or_default();
+        // The present holder goes on, or is replaced; both are right.
+        if core.iter().any(|m| record.holder_uid.as_deref() == Some(self.nodes[self.current[*m]].uid.as_str())) {
+            return Expected::Either;
+        }
+        if self.electable(core) { Expected::MustLead } else { Expected::MustNotLead }
+    }
+
+    /// One of them could win an election that only they take part in.
+    pub(crate) fn electable(&self, core: &[usize]) -> bool {
+        let state = self.sync_state();
+        if self.check.durability == Durability::Async || state.leader.is_none() {
+            return !core.is_empty();
+        }
+        let usable = |member: usize| {
+            let n = &self.nodes[self.current[member]];
+            n.disk.intact().then(|| (self.wal.timeline(n.disk.written.branch), n.disk.written.lsn))
+        };
+        let may_win = |candidate: usize| {
+            let Some(position) = usable(candidate) else { return false };
+            let votes = core
+                .iter()
+                .filter(|m| **m != candidate && usable(**m).is_some_and(|other| other <= position))
+                .map(|m| self.nodes[self.current[*m]].name.clone())
+                .collect();
+            let ahead = core.iter().any(|m| usable(*m).is_some_and(|other| other > position));
+            !ahead && elected(&state, &self.nodes[self.current[candidate]].name, &votes)
+        };
+        // Whoever has the whole log of a primary that stopped in order lacks nothing, votes or not.
+        let record = self.api.get(Kind::Lock, self.leader_object()).map(|o| LockRecord::parse(&o)).unwrap_or_default();
+        let complete = |candidate: usize| {
+            record.leader.is_none()
+                && record.shutdown.is_some_and(|(timeline, end)| {
+                    usable(candidate).is_some_and(|(t, lsn)| t == timeline.0 && lsn > end.0)
+                })
+        };
+        core.iter().any(|candidate| may_win(*candidate) || complete(*candidate))
+    }
+}

@@ -1,0 +1,199 @@
+//! A seed becomes a plan. Every kind of fault is in half of all plans, and how often it comes is drawn anew for each: that finds
+//! more than everything at once, all the time.
+
+#![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // every draw is small
+
+use crate::draw::{Draws, For};
+use crate::plan::{ANYBODY, Config, Durability, Fault, Op, Plan, Probe, When};
+
+/// Milliseconds in a second.
+const S: u64 = 1000;
+
+struct Swarm {
+    draws: Draws,
+    config: Config,
+    ops: Vec<Op>,
+}
+
+/// The plan of a seed.
+pub fn plan(seed: u64) -> Plan {
+    let mut draws = Draws::new(seed);
+    let config = config(&mut draws);
+    let mut swarm = Swarm { draws, config, ops: Vec::new() };
+    swarm.fill();
+    let Swarm { config, ops, .. } = swarm;
+    Plan { seed, config, ops }
+}
+
+fn config(draws: &mut Draws) -> Config {
+    let mut below = |n: u64| draws.below(For::Swarm, 0, n);
+    let members = match below(100) {
+        0..6 => 1,
+        6..16 => 2,
+        16..78 => 3,
+        78..85 => 4,
+        _ => 5,
+    };
+    let durability = match below(100) {
+        0..25 => Durability::Async,
+        25..45 => Durability::Priority,
+        _ if members == 1 => Durability::Async,
+        _ => Durability::Quorum,
+    };
+    let (ttl, loop_wait, retry_timeout) = match below(5) {
+        0 => (7, 1, 2),
+        1 | 2 => (10, 2, 3),
+        3 => (15, 3, 4),
+        _ => (20, 5, 5),
+    };
+    let extreme = below(2) == 0;
+    let mut drift_ppm = Vec::new();
+    for _ in 0..members {
+        let ppm = if extreme { if below(2) == 0 { 1000 } else { -1000 } } else { below(401) as i64 - 200 };
+        drift_ppm.push(ppm);
+    }
+    let mut core = Vec::new();
+    if members > 1 && below(4) == 0 {
+        let size = 1 + below(members as u64 - 1);
+        let first = below(members as u64);
+        core = (0..size).map(|i| ((first + i) % members as u64) as usize).collect();
+        core.sort_unstable();
+    }
+    Config {
+        members,
+        durability,
+        strict: below(100) < 15,
+        sync_count: if members > 3 && below(3) == 0 { 2 } else { 1 },
+        ttl,
+        loop_wait,
+        retry_timeout,
+        failsafe: below(100) < 65,
+        endpoints: below(100) < 30,
+        chaos_ms: 20_000 + below(40_000),
+        drift_ppm,
+        transactions: 60 << below(5),
+        api_us: 500 << below(6),
+        peer_us: 50 << below(6),
+        flush_us: 100 << below(8),
+        watch_us: 500 << below(7),
+        core,
+    }
+}
+
+impl Swarm {
+    fn below(&mut self, n: u64) -> u64 {
+        self.draws.below(For::SwarmOp, 0, n)
+    }
+
+    fn member(&mut self) -> usize {
+        // Most trouble is about the leader.
+        if self.below(100) < 45 { ANYBODY } else { self.below(self.config.members as u64) as usize }
+    }
+
+    fn other(&mut self) -> usize {
+        self.below(self.config.members as u64) as usize
+    }
+
+    /// Short, about one of the cluster's own times, or long.
+    fn lasts(&mut self) -> u64 {
+        let (ttl, loop_wait, retry) = (self.config.ttl * S, self.config.loop_wait * S, self.config.retry_timeout * S);
+        match self.below(100) {
+            0..40 => self.draws.log_uniform(For::SwarmOp, 0, 1, loop_wait),
+            40..80 => {
+                let time = [ttl, ttl - 1_500, loop_wait, retry, 900, retry + loop_wait][self.below(6) as usize];
+                time * (95 + self.below(11)) / 100
+            }
+            _ => ttl + self.below(2 * ttl),
+        }
+    }
+
+    fn when(&mut self) -> When {
+        if self.below(100) < 30 {
+            let probes = [
+                Probe::RenewalSent,
+                Probe::RenewalApplied,
+                Probe::AcquireApplied,
+                Probe::ReleaseApplied,
+                Probe::PromoteSent,
+                Probe::SyncApplied,
+                Probe::NamesLoaded,
+                Probe::WipeSent,
+                Probe::StopSent,
+                Probe::RoundOpened,
+                Probe::FailsafeSent,
+            ];
+            let probe = probes[self.below(probes.len() as u64) as usize];
+            let often = matches!(probe, Probe::RenewalSent | Probe::RenewalApplied);
+            let nth = 1 + self.below(if often { 12 } else { 3 }) as u32;
+            return When::After { probe, nth, delay_us: self.below(20_000) };
+        }
+        When::At(self.below(self.config.chaos_ms))
+    }
+
+    fn fill(&mut self) {
+        type Make = fn(&mut Swarm) -> Fault;
+        // Kind, mean gap in seconds at its most frequent.
+        let kinds: [(u64, Make); 33] = [
+            (12, |s| Fault::AgentKill(s.member())),
+            (12, |s| Fault::AgentStop(s.member())),
+            (20, |s| Fault::AgentSlow(s.member(), s.draws.log_uniform(For::SwarmOp, 0, 1, 3_000))),
+            (12, |s| Fault::PostmasterKill(s.member())),
+            (25, |s| Fault::ContainerKill(s.member())),
+            (25, |s| Fault::PodKill(s.member())),
+            (25, |s| Fault::PodDelete(s.member())),
+            (15, |s| Fault::PodFreeze(s.member())),
+            (25, |s| Fault::NodeCrash(s.member())),
+            (50, |s| Fault::PodReplace(s.member())),
+            (15, |s| Fault::Cut(s.member())),
+            (15, |s| Fault::CutApi(s.member())),
+            (15, |s| Fault::CutPeers(s.member(), s.other())),
+            (15, |s| Fault::CutOneWay(s.member(), s.other())),
+            (20, |_| Fault::ApiDown),
+            (20, |s| Fault::ApiSlow(s.draws.log_uniform(For::SwarmOp, 0, 5, 2_000))),
+            (20, |s| Fault::ApiLoseAnswers(s.below(700))),
+            (20, |s| Fault::ApiErrors(s.below(700))),
+            (20, |s| Fault::ApiLate(s.member(), s.below(600))),
+            (15, |_| Fault::WatchesEnd),
+            (15, |s| Fault::WatchMute(s.other())),
+            (15, |s| Fault::WatchLag(s.other(), s.draws.log_uniform(For::SwarmOp, 0, 10, 5_000))),
+            (15, |s| Fault::ClockRate(s.other(), if s.below(2) == 0 { 1000 } else { -1000 })),
+            (30, |s| Fault::WallJump(s.other(), s.below(200_000) as i64 - 100_000)),
+            (25, |s| Fault::DiskSlow(s.member(), s.draws.log_uniform(For::SwarmOp, 0, 1, 3_000))),
+            (50, |s| Fault::VolumeLost(s.other())),
+            (20, |s| Fault::StreamStuck(s.other())),
+            (50, |_| Fault::LockDeleted),
+            (15, |s| Fault::Switchover(s.other())),
+            (60, |s| Fault::Failover(s.other())),
+            (60, |s| Fault::Ttl(5 + s.below(20))),
+            (60, |s| Fault::SyncCount(1 + s.below(2) as usize)),
+            (60, |s| {
+                if s.config.durability == Durability::Quorum {
+                    Fault::Durability(Durability::Async)
+                } else {
+                    Fault::WatchesEnd
+                }
+            }),
+        ];
+        for (gap, make) in kinds {
+            if self.below(2) == 0 {
+                continue;
+            }
+            let factor = 1 << self.below(4);
+            let times = self.config.chaos_ms / (gap * S * factor).max(1);
+            let more = u64::from(self.below(gap * S * factor) < self.config.chaos_ms % (gap * S * factor));
+            for _ in 0..times + more {
+                let what = make(self);
+                let op = Op { when: self.when(), what, lasts_ms: self.lasts() };
+                self.ops.push(op);
+            }
+        }
+        let hell = self.below(100);
+        if hell < 5 {
+            let op = Op { when: self.when(), what: Fault::ClockStop(self.member()), lasts_ms: self.lasts() };
+            self.ops.push(op);
+        } else if hell < 12 {
+            let op = Op { when: self.when(), what: Fault::Pause, lasts_ms: self.lasts() };
+            self.ops.push(op);
+        }
+    }
+}

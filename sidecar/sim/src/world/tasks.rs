@@ -1,0 +1,343 @@
+//! The long tasks, step by step as the agent does them; each step is a moment at which everything may die.
+
+use matriarch_ha::effect::{Task, Upstream};
+use matriarch_ha::event::{Event, TaskError};
+use matriarch_ha::fence::Role;
+
+use super::node::{Pm, Run};
+use super::{Ev, MS, World};
+use crate::draw::For;
+use crate::model::disk::{Disk, Health, State};
+use crate::model::wal::Pos;
+
+/// How often a source is asked whether its first checkpoint after a promotion is done: 200 ms apart, 30 s.
+const CHECKPOINT_TRIES: u32 = 150;
+
+enum Step {
+    Again(u64),
+    Done(Result<(), TaskError>),
+    /// Ends by an event of the server.
+    Waits,
+}
+
+fn failed(why: &str) -> Step {
+    Step::Done(Err(TaskError::Failed(why.to_owned())))
+}
+
+impl World {
+    pub(super) fn task(&mut self, node: usize, agent: u32, id: u64, task: Task) {
+        let n = &mut self.nodes[node];
+        if n.agent.incarnation != agent {
+            return;
+        }
+        n.runs += 1;
+        let run = n.runs;
+        if n.task.is_some() {
+            self.check.fail(self.now, "S10", format!("{} runs two tasks at once", n.name));
+        }
+        n.task = Some(Run { agent, id, task, run, step: 0, tries: 0, source: 0 });
+        self.task_step(node, run);
+    }
+
+    pub(super) fn task_step(&mut self, node: usize, run: u32) {
+        let Some(task) = self.nodes[node].task.as_mut().filter(|t| t.run == run) else { return };
+        task.step += 1;
+        let (step, task) = (task.step, task.task.clone());
+        let next = match &task {
+            Task::Initdb => self.initdb(node, step),
+            Task::PostBootstrap => self.post_bootstrap(node, step),
+            Task::BaseBackup { from, .. } => self.base_backup(node, step, from),
+            Task::Rewind { from, .. } => self.rewind(node, step, from),
+            Task::StartPrimary { config } => self.start_primary(node, step, config),
+            Task::StartStandby { config } => self.start_standby(node, step, config),
+            Task::Restore => failed("no method without a leader is configured"),
+            Task::MoveAside => {
+                self.nodes[node].disk = Disk::empty();
+                Step::Done(Ok(()))
+            }
+            Task::Promote { to, .. } => self.promote_task(node, to.0),
+            Task::Stop { immediate, checkpoint, .. } => self.stop_task(node, step, *immediate, *checkpoint),
+        };
+        match next {
+            Step::Again(after) => self.push(after, Ev::Task { node, run }),
+            Step::Done(result) => self.run_ends(node, result),
+            Step::Waits => {}
+        }
+    }
+
+    fn run_ends(&mut self, node: usize, result: Result<(), TaskError>) {
+        if let Some(run) = self.nodes[node].task.take() {
+            let event = Box::new(Event::TaskDone { id: run.id, result });
+            self.push(200, Ev::Core { node, agent: run.agent, event });
+        }
+    }
+
+    pub(super) fn run_ends_when_up(&mut self, node: usize) {
+        if let Some(run) = &self.nodes[node].task
+            && matches!(run.task, Task::StartPrimary { .. } | Task::StartStandby { .. })
+        {
+            self.run_ends(node, Ok(()));
+        }
+    }
+
+    pub(super) fn run_ends_when_down(&mut self, node: usize) {
+        let Some(run) = &self.nodes[node].task else { return };
+        match run.task {
+            Task::Stop { .. } => self.run_ends(node, Ok(())),
+            Task::StartPrimary { .. } | Task::StartStandby { .. } | Task::Promote { .. } | Task::PostBootstrap => {
+                self.run_ends(node, Err(TaskError::Failed("PostgreSQL ended".to_owned())));
+            }
+            _ => {}
+        }
+    }
+
+    /// The supervisor is gone in the middle of a task.
+    pub(super) fn fail_run(&mut self, node: usize) {
+        self.run_ends(node, Err(TaskError::Failed("the connection to the supervisor broke".to_owned())));
+    }
+
+    /// The agent is gone in the middle of a task: nobody is told.
+    pub(super) fn abort_run(&mut self, node: usize) {
+        self.nodes[node].task = None;
+    }
+
+    pub(super) fn cancel(&mut self, node: usize, agent: u32, id: u64) {
+        if self.nodes[node].task.as_ref().is_some_and(|run| run.agent == agent && run.id == id) {
+            self.run_ends(node, Err(TaskError::Cancelled));
+        }
+    }
+
+    fn takes(&mut self, node: usize, low: u64, high: u64) -> Step {
+        Step::Again(self.draws.log_uniform(For::Task, node, low, high) * MS)
+    }
+
+    fn initdb(&mut self, node: usize, step: u32) -> Step {
+        if step == 1 {
+            return self.takes(node, 200, 3_000);
+        }
+        self.uids += 1;
+        let branch = self.wal.root(7_400_000_000_000_000_000 + self.uids);
+        self.nodes[node].disk = Disk::fresh(branch);
+        Step::Done(Ok(()))
+    }
+
+    fn post_bootstrap(&mut self, node: usize, step: u32) -> Step {
+        if !self.nodes[node].server.writable() {
+            return failed("the server does not answer");
+        }
+        if step == 1 { self.takes(node, 30, 800) } else { Step::Done(Ok(())) }
+    }
+
+    /// The source runs as primary, and is reached.
+    fn source(&self, node: usize, from: &Upstream) -> Option<usize> {
+        let source = self.nodes.iter().position(|n| n.ip == from.ip && n.up && n.frozen == 0)?;
+        let n = &self.nodes[source];
+        (n.server.writable() && self.linked(node, source)).then_some(source)
+    }
+
+    /// Waits until the source's control file tells its timeline. None: go on.
+    fn source_ready(&mut self, node: usize, source: Option<usize>) -> Option<Step> {
+        let Some(source) = source else { return Some(failed("the source is no primary")) };
+        if self.nodes[source].disk.control_timeline == self.timeline(source) || crate::mutants::rewind_at_once() {
+            if let Some(run) = &mut self.nodes[node].task {
+                run.source = 0;
+            }
+            return None;
+        }
+        let run = self.nodes[node].task.as_mut()?;
+        run.tries += 1;
+        run.step -= 1;
+        Some(if run.tries > CHECKPOINT_TRIES { failed("no checkpoint yet") } else { Step::Again(200 * MS) })
+    }
+
+    fn base_backup(&mut self, node: usize, step: u32, from: &Upstream) -> Step {
+        let source = self.source(node, from);
+        match step {
+            1 => self.takes(node, 5, 60),
+            2 => match self.source_ready(node, source) {
+                Some(step) => step,
+                None => {
+                    self.wipe(node, "copy");
+                    self.nodes[node].disk = Disk::empty();
+                    let server = source.map_or(0, |s| self.nodes[s].server.incarnation);
+                    if let Some(run) = &mut self.nodes[node].task {
+                        run.source = server;
+                    }
+                    self.takes(node, 200, 8_000)
+                }
+            },
+            _ => {
+                let begun_on = self.nodes[node].task.as_ref().map_or(0, |run| run.source);
+                let same = source.filter(|s| self.nodes[*s].server.incarnation == begun_on);
+                let Some(source) = same else { return failed("the connection to the source was lost") };
+                self.nodes[node].disk = Disk::copy_of(&self.nodes[source].disk, &self.wal);
+                Step::Done(Ok(()))
+            }
+        }
+    }
+
+    /// What would be lost with this directory has to be elsewhere.
+    fn wipe(&mut self, node: usize, why: &str) {
+        self.line(|w| format!("  {} wipes for a {why}", w.nodes[node].name));
+        self.check_wipe(node);
+    }
+
+    fn rewind(&mut self, node: usize, step: u32, from: &Upstream) -> Step {
+        let source = self.source(node, from);
+        match step {
+            1 => {
+                let n = &self.nodes[node];
+                if n.server.pm != Pm::Down || !n.disk.intact() {
+                    return failed("not to be rewound");
+                }
+                self.takes(node, 20, 1_500)
+            }
+            2 => {
+                self.clean_end(node);
+                Step::Again(5 * MS)
+            }
+            3 => match self.source_ready(node, source) {
+                Some(step) => step,
+                None => self.rewind_begins(node, source),
+            },
+            _ => {
+                let begun_on = self.nodes[node].task.as_ref().map_or(0, |run| run.source);
+                let same = source.filter(|s| self.nodes[*s].server.incarnation == begun_on);
+                let Some(source) = same else { return failed("the connection to the source was lost") };
+                self.rewind_ends(node, source);
+                Step::Done(Ok(()))
+            }
+        }
+    }
+
+    /// Crash recovery of a former primary writes a checkpoint on its own timeline; a standby replays what it has.
+    fn clean_end(&mut self, node: usize) {
+        let disk = &mut self.nodes[node].disk;
+        disk.flushed = disk.written.lsn;
+        disk.replayed = disk.written.lsn;
+        match disk.state {
+            State::ShutDown | State::ShutDownInRecovery => {}
+            State::InArchiveRecovery => {
+                disk.restartpoint(&self.wal);
+                disk.state = State::ShutDownInRecovery;
+            }
+            State::InProduction => {
+                disk.standby_signal = false;
+                disk.write_checkpoint(&self.wal, State::ShutDown);
+            }
+        }
+    }
+
+    fn rewind_begins(&mut self, node: usize, source: Option<usize>) -> Step {
+        let Some(source) = source else { return failed("the source is no primary") };
+        let (ours, theirs) = (&self.nodes[node].disk, &self.nodes[source].disk);
+        if self.wal.system(ours.written.branch) != self.wal.system(theirs.written.branch) {
+            return failed("source and target clusters are from different systems");
+        }
+        if ours.control_timeline == theirs.control_timeline {
+            // "no rewind required", by number.
+            self.nodes[node].disk.standby_signal = true;
+            return Step::Done(Ok(()));
+        }
+        self.wipe(node, "rewind");
+        self.nodes[node].disk.health = Health::Broken;
+        let server = self.nodes[source].server.incarnation;
+        if let Some(run) = &mut self.nodes[node].task {
+            run.source = server;
+        }
+        self.takes(node, 50, 3_000)
+    }
+
+    fn rewind_ends(&mut self, node: usize, source: usize) {
+        let (ours, theirs) = (self.nodes[node].disk.written, self.nodes[source].disk.written);
+        let theirs = Pos { lsn: self.nodes[source].disk.flushed, ..theirs };
+        let common = self.wal.common(ours, theirs).unwrap_or(theirs);
+        let (known, timeline) = (self.nodes[source].disk.known_timeline, self.nodes[source].disk.control_timeline);
+        let disk = &mut self.nodes[node].disk;
+        disk.health = Health::Intact;
+        disk.written = common;
+        disk.flushed = common.lsn;
+        disk.replayed = common.lsn;
+        disk.consistent = theirs.lsn;
+        disk.state = State::InArchiveRecovery;
+        disk.standby_signal = true;
+        disk.control_timeline = timeline;
+        disk.known_timeline = disk.known_timeline.max(known);
+    }
+
+    fn start_primary(&mut self, node: usize, step: u32, config: &matriarch_ha::effect::ServerConfig) -> Step {
+        let n = &mut self.nodes[node];
+        if n.server.pm != Pm::Down {
+            return failed("a postmaster runs");
+        }
+        if !n.disk.intact() || matches!(n.disk.state, State::InArchiveRecovery | State::ShutDownInRecovery) {
+            return failed("the directory is a standby's");
+        }
+        if step == 1 {
+            return self.takes(node, 2, 20);
+        }
+        n.disk.standby_signal = false;
+        match self.may_start(node, Role::Primary) {
+            Ok(()) => {
+                self.spawn(node, true, config.clone());
+                Step::Waits
+            }
+            Err(error) => Step::Done(Err(error)),
+        }
+    }
+
+    fn start_standby(&mut self, node: usize, step: u32, config: &matriarch_ha::effect::ServerConfig) -> Step {
+        let n = &mut self.nodes[node];
+        if n.server.pm != Pm::Down {
+            return failed("a postmaster runs");
+        }
+        if !n.disk.intact() {
+            return failed("there is no data directory to start");
+        }
+        n.disk.standby_signal = true;
+        if step == 1 {
+            return self.takes(node, 2, 20);
+        }
+        match self.may_start(node, Role::Standby) {
+            Ok(()) => {
+                self.spawn(node, false, config.clone());
+                Step::Waits
+            }
+            Err(error) => Step::Done(Err(error)),
+        }
+    }
+
+    fn promote_task(&mut self, node: usize, to: u32) -> Step {
+        let n = &self.nodes[node];
+        if n.server.writable() {
+            return Step::Done(Ok(()));
+        }
+        if n.server.pm != Pm::Up || n.server.dying {
+            return failed("the server does not answer");
+        }
+        if n.server.promoting {
+            return Step::Again(10 * MS);
+        }
+        match self.may_start(node, Role::Primary) {
+            Ok(()) => {
+                // History files keep PostgreSQL off the timelines that others may have made.
+                let disk = &mut self.nodes[node].disk;
+                disk.known_timeline = disk.known_timeline.max(to.saturating_sub(1));
+                self.promote(node);
+                Step::Again(10 * MS)
+            }
+            Err(error) => Step::Done(Err(error)),
+        }
+    }
+
+    fn stop_task(&mut self, node: usize, step: u32, immediate: bool, checkpoint: bool) -> Step {
+        if self.nodes[node].server.pm == Pm::Down {
+            return Step::Done(Ok(()));
+        }
+        if step == 1 && checkpoint && !immediate {
+            return self.takes(node, 10, 600);
+        }
+        self.stop(node, immediate);
+        Step::Waits
+    }
+}
