@@ -74,6 +74,10 @@ impl World {
         if self.check.durability == Durability::Async || state.leader.is_none() {
             return Expected::Either;
         }
+        if self.check.paused {
+            // A holder whose fence was lifted is waited for.
+            return Expected::Either;
+        }
         let object = self.api.get(Kind::Lock, self.leader_object());
         let record = object.map(|object| LockRecord::parse(&object)).unwrap_or_default();
         // The present holder goes on, or is replaced; both are right.

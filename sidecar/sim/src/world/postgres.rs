@@ -50,7 +50,8 @@ impl World {
         let n = &self.nodes[node];
         let (server, disk) = (&n.server, &n.disk);
         let streaming = server.receiver.is_some();
-        let timeline = if server.primary || streaming { self.timeline(node) } else { disk.control_timeline };
+        // Without a receiver the names of the log's files tell.
+        let timeline = self.timeline(node);
         let lsn = |primary: bool, lsn: u64| Lsn(if primary == server.primary { lsn } else { 0 });
         ServerStatus {
             in_recovery: !server.primary,

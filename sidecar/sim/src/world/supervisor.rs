@@ -1,6 +1,6 @@
 //! The supervisor: the production fence, and a mailbox.
 
-use matriarch_ha::event::{Event, TaskError};
+use matriarch_ha::event::{DataDir, Event, QueryError, TaskError};
 use matriarch_ha::fence::{Fence, FenceAction, QUIT_TO_KILL_US, Role};
 use matriarch_ha::types::Boot;
 
@@ -13,7 +13,7 @@ impl World {
     pub(super) fn supervisor_hears(&mut self, node: usize, supervisor: u32, message: Message) {
         let n = &self.nodes[node];
         if !n.supervisor.up || n.supervisor.incarnation != supervisor || !n.up {
-            return;
+            return self.unheard(node, message);
         }
         match message {
             Message::Permit { seq, deadline } => {
@@ -34,6 +34,19 @@ impl World {
             Message::Cancel { agent, id } => self.cancel(node, agent, id),
             Message::Finish => self.server_dies(node, false),
         }
+    }
+
+    /// The connection to that supervisor is broken: the agent's call fails.
+    fn unheard(&mut self, node: usize, message: Message) {
+        let why = || "the connection to the supervisor broke".to_owned();
+        let (agent, event) = match message {
+            Message::Inspect { agent, id } => (agent, Event::Inspected { id, found: DataDir::Unknown(why()) }),
+            Message::Query { agent, id } => (agent, Event::Queried { id, result: Err(QueryError::Failed(why())) }),
+            Message::Change { agent, id, .. } => (agent, Event::Changed { id, result: Err(why()) }),
+            Message::Task { agent, id, .. } => (agent, Event::TaskDone { id, result: Err(TaskError::Failed(why())) }),
+            Message::Permit { .. } | Message::Cancel { .. } | Message::Finish => return,
+        };
+        self.push(500, Ev::Core { node, agent, event: Box::new(event) });
     }
 
     /// Arms the one timer of the fence.
