@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use common::{Member, Tools, server, until};
 use matriarch_ha::effect::{Callback, Task};
 use matriarch_ha::event::TaskError;
+use matriarch_ha::types::Timeline;
 
 const STOP: Task = Task::Stop { immediate: false, checkpoint: true, timeout_ms: 10_000 };
 
@@ -66,11 +67,11 @@ async fn pre_promote_forbids_and_before_stop_is_waited_for() {
     one.task(Task::Initdb).await.unwrap();
     one.permit_ms(60_000);
     one.task(Task::StartStandby { config: server(&[]) }).await.unwrap();
-    let refused = one.task(Task::Promote).await;
+    let refused = one.task(Task::Promote { from: Timeline(1), to: Timeline(2) }).await;
     assert!(matches!(&refused, Err(TaskError::Forbidden(why)) if why.contains("not yet")), "{refused:?}");
     assert!(one.status().await.in_recovery);
     std::fs::write(one.dir.join("volume/allowed"), "").unwrap();
-    one.task(Task::Promote).await.unwrap();
+    one.task(Task::Promote { from: Timeline(1), to: Timeline(2) }).await.unwrap();
     // Bounded; an immediate stop does not run it.
     let start = Instant::now();
     one.task(STOP).await.unwrap();

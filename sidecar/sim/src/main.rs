@@ -128,7 +128,7 @@ fn many(from: u64, seeds: u64, threads: usize, all: bool, twice: bool) -> ExitCo
                     }
                     let plan = swarm::plan(seed);
                     let outcome = std::panic::catch_unwind(|| run(&plan));
-                    let again = twice && seed % 20 == 0;
+                    let again = twice && seed.is_multiple_of(20);
                     let same = !again || matches!((&outcome, run(&plan)), (Ok(a), b) if a.stats.hash == b.stats.hash);
                     let Ok(mut sum) = sum.lock() else { return };
                     if !same {

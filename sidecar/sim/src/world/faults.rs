@@ -106,7 +106,7 @@ impl World {
         if named != ANYBODY {
             return named;
         }
-        if by != ANYBODY { by } else { self.leader().map_or(0, |node| self.nodes[node].member) }
+        if by == ANYBODY { self.leader().map_or(0, |node| self.nodes[node].member) } else { by }
     }
 
     /// False when it cannot begin, or has no end.

@@ -23,7 +23,7 @@ pub(crate) struct Call {
     agent: u32,
     /// The pod that sent it: another may have taken its place since.
     uid: Rc<str>,
-    call: Option<StoreCall>,
+    verb: Option<StoreCall>,
     result: Option<Reply>,
     answered: bool,
     sent: u64,
@@ -58,7 +58,7 @@ impl World {
         let index = self.calls.len();
         let agent = self.nodes[node].agent.incarnation;
         let uid = self.nodes[node].uid.as_str().into();
-        self.calls.push(Call { node, agent, uid, call: Some(call), result: None, answered: false, sent: self.now });
+        self.calls.push(Call { node, agent, uid, verb: Some(call), result: None, answered: false, sent: self.now });
         let mut delay = self.delay(For::Api, node, self.plan.config.api_us) + self.faults.api_slow_ms * MS;
         if let Some((per_mille, longest)) = self.faults.api_late[self.nodes[node].member]
             && self.draws.chance(For::Api, node, per_mille)
@@ -73,7 +73,7 @@ impl World {
         if let StoreCall::Patch(patch) = call
             && patch.kind == Kind::Lock
             && patch.name == self.leader_object()
-            && patch.annotations.get("renewTime").is_some()
+            && patch.annotations.contains_key("renewTime")
         {
             self.probe(Probe::RenewalSent, node);
         }
@@ -114,7 +114,7 @@ impl World {
     }
 
     fn failed(&self, index: usize, error: StoreError) -> Reply {
-        match self.calls[index].call {
+        match self.calls[index].verb {
             Some(StoreCall::List { .. }) => Reply::List(Err(error)),
             _ => Reply::One(Err(error)),
         }
@@ -122,7 +122,7 @@ impl World {
 
     fn apply(&mut self, index: usize) {
         let node = self.calls[index].node;
-        let Some(call) = self.calls[index].call.take() else { return };
+        let Some(call) = self.calls[index].verb.take() else { return };
         let before = self.api.revision();
         let lock_before = self.lock_seen(&call);
         let reply = match &call {
@@ -146,7 +146,7 @@ impl World {
             self.stored();
         }
         self.calls[index].result = Some(reply);
-        self.calls[index].call = Some(call);
+        self.calls[index].verb = Some(call);
     }
 
     fn answer(&mut self, index: usize) {
@@ -185,7 +185,7 @@ impl World {
             return;
         }
         let (node, agent) = (call.node, call.agent);
-        let Some(request) = &call.call else { return };
+        let Some(request) = &call.verb else { return };
         let event = match (request, reply) {
             (StoreCall::List { id, kind }, Reply::List(result)) => StoreEvent::Listed { id: *id, kind: *kind, result },
             (StoreCall::Get { id, .. } | StoreCall::Create { id, .. }, Reply::One(result)) => {

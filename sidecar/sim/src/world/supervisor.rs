@@ -13,7 +13,7 @@ impl World {
     pub(super) fn supervisor_hears(&mut self, node: usize, supervisor: u32, message: Message) {
         let n = &self.nodes[node];
         if !n.supervisor.up || n.supervisor.incarnation != supervisor || !n.up {
-            return self.unheard(node, message);
+            return self.unheard(node, &message);
         }
         match message {
             Message::Permit { seq, deadline } => {
@@ -37,9 +37,9 @@ impl World {
     }
 
     /// The connection to that supervisor is broken: the agent's call fails.
-    fn unheard(&mut self, node: usize, message: Message) {
+    fn unheard(&mut self, node: usize, message: &Message) {
         let why = || "the connection to the supervisor broke".to_owned();
-        let (agent, event) = match message {
+        let (agent, event) = match *message {
             Message::Inspect { agent, id } => (agent, Event::Inspected { id, found: DataDir::Unknown(why()) }),
             Message::Query { agent, id } => (agent, Event::Queried { id, result: Err(QueryError::Failed(why())) }),
             Message::Change { agent, id, .. } => (agent, Event::Changed { id, result: Err(why()) }),

@@ -35,12 +35,12 @@ impl World {
         if n.task.is_some() {
             self.check.fail(self.now, "S10", format!("{} runs two tasks at once", n.name));
         }
-        n.task = Some(Run { agent, id, task, run, step: 0, tries: 0, source: 0 });
+        n.task = Some(Run { agent, id, task, number: run, step: 0, tries: 0, source: 0 });
         self.task_step(node, run);
     }
 
     pub(super) fn task_step(&mut self, node: usize, run: u32) {
-        let Some(task) = self.nodes[node].task.as_mut().filter(|t| t.run == run) else { return };
+        let Some(task) = self.nodes[node].task.as_mut().filter(|t| t.number == run) else { return };
         task.step += 1;
         let (step, task) = (task.step, task.task.clone());
         let next = match &task {
@@ -154,18 +154,15 @@ impl World {
         let source = self.source(node, from);
         match step {
             1 => self.takes(node, 5, 60),
-            2 => match self.source_ready(node, source) {
-                Some(step) => step,
-                None => {
-                    self.wipe(node, "copy");
-                    self.nodes[node].disk = Disk::empty();
-                    let server = source.map_or(0, |s| self.nodes[s].server.incarnation);
-                    if let Some(run) = &mut self.nodes[node].task {
-                        run.source = server;
-                    }
-                    self.takes(node, 200, 8_000)
+            2 => self.source_ready(node, source).unwrap_or_else(|| {
+                self.wipe(node, "copy");
+                self.nodes[node].disk = Disk::empty();
+                let server = source.map_or(0, |s| self.nodes[s].server.incarnation);
+                if let Some(run) = &mut self.nodes[node].task {
+                    run.source = server;
                 }
-            },
+                self.takes(node, 200, 8_000)
+            }),
             _ => {
                 let begun_on = self.nodes[node].task.as_ref().map_or(0, |run| run.source);
                 let same = source.filter(|s| self.nodes[*s].server.incarnation == begun_on);
@@ -196,10 +193,7 @@ impl World {
                 self.clean_end(node);
                 Step::Again(5 * MS)
             }
-            3 => match self.source_ready(node, source) {
-                Some(step) => step,
-                None => self.rewind_begins(node, source),
-            },
+            3 => self.source_ready(node, source).unwrap_or_else(|| self.rewind_begins(node, source)),
             _ => {
                 let begun_on = self.nodes[node].task.as_ref().map_or(0, |run| run.source);
                 let same = source.filter(|s| self.nodes[*s].server.incarnation == begun_on);
