@@ -61,6 +61,7 @@ pub(crate) enum Message {
     Query { agent: u32, id: u64 },
     Change { agent: u32, id: u64, change: Change },
     Task { agent: u32, id: u64, task: Task },
+    History { agent: u32, id: u64 },
     Cancel { agent: u32, id: u64 },
     Finish,
 }

@@ -2,6 +2,7 @@
 
 use matriarch_ha::effect::Change;
 use matriarch_ha::event::{ControlData, DataDir, Event, QueryError, ServerStatus, StandbyStatus};
+use matriarch_ha::history::Line;
 use matriarch_ha::types::{Lsn, Timeline};
 
 use super::event::ServerEv;
@@ -31,6 +32,26 @@ impl World {
         };
         let after = self.draws.between(For::Query, node, 1, 8) * MS;
         self.answer_agent(node, agent, after, Event::Inspected { id, found });
+    }
+
+    /// The history file of the timeline that a server is on.
+    pub(super) fn history(&mut self, node: usize, agent: u32, id: u64) {
+        let mut lines = Vec::new();
+        let mut branch = self.nodes[node].disk.written.branch;
+        while let Some(fork) = self.wal.parent(branch) {
+            lines.insert(
+                0,
+                Line {
+                    timeline: Timeline(self.wal.timeline(fork.branch)),
+                    lsn: Lsn(fork.lsn),
+                    reason: "no recovery target specified".to_owned(),
+                    at: None,
+                    leader: None,
+                },
+            );
+            branch = fork.branch;
+        }
+        self.answer_agent(node, agent, 2 * MS, Event::History { id, result: Ok(lines) });
     }
 
     pub(super) fn query(&mut self, node: usize, agent: u32, id: u64) {

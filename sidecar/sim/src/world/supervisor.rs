@@ -29,6 +29,7 @@ impl World {
             }
             Message::Inspect { agent, id } => self.inspect(node, agent, id),
             Message::Query { agent, id } => self.query(node, agent, id),
+            Message::History { agent, id } => self.history(node, agent, id),
             Message::Change { agent, id, change } => self.change(node, agent, id, change),
             Message::Task { agent, id, task } => self.task(node, agent, id, task),
             Message::Cancel { agent, id } => self.cancel(node, agent, id),
@@ -42,6 +43,7 @@ impl World {
         let (agent, event) = match *message {
             Message::Inspect { agent, id } => (agent, Event::Inspected { id, found: DataDir::Unknown(why()) }),
             Message::Query { agent, id } => (agent, Event::Queried { id, result: Err(QueryError::Failed(why())) }),
+            Message::History { agent, id } => (agent, Event::History { id, result: Err(why()) }),
             Message::Change { agent, id, .. } => (agent, Event::Changed { id, result: Err(why()) }),
             Message::Task { agent, id, .. } => (agent, Event::TaskDone { id, result: Err(TaskError::Failed(why())) }),
             Message::Permit { .. } | Message::Cancel { .. } | Message::Finish => return,
