@@ -3,7 +3,7 @@
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
-use super::scenarios::{data, faults, life, making, people, rules, store};
+use super::scenarios::{data, faults, life, making, people, rules, store, streams};
 use super::stage::Stage;
 use crate::scenarios::Row;
 
@@ -60,4 +60,8 @@ pub const ALL: &[Scenario] = &[
     long("failover-by-hand", |stage, row| Box::pin(people::failover_by_hand(stage, row))),
     quick("pitr", |stage, row| Box::pin(making::point_in_time(stage, row))),
     long("replica-script", |stage, row| Box::pin(making::replica_without_leader(stage, row))),
+    quick("cascade", |stage, row| Box::pin(streams::cascade(stage, row))),
+    quick("standby-cluster", |stage, row| Box::pin(streams::standby_cluster(stage, row))),
+    quick("strict", |stage, row| Box::pin(streams::strict(stage, row))),
+    quick("callbacks", |stage, row| Box::pin(streams::callbacks_and_watchdog(stage, row))),
 ];

@@ -7,6 +7,7 @@ pub mod making;
 pub mod people;
 pub mod rules;
 pub mod store;
+pub mod streams;
 
 use std::time::Duration;
 
