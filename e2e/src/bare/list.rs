@@ -57,11 +57,11 @@ pub const ALL: &[Scenario] = &[
     quick("pause", |stage, row| Box::pin(people::paused(stage, row))),
     long("restart-by-hand", |stage, row| Box::pin(people::restart_behind_our_back(stage, row))),
     quick("scheduled", |stage, row| Box::pin(people::scheduled(stage, row))),
+    quick("orders", |stage, row| Box::pin(people::orders(stage, row))),
     long("failover-by-hand", |stage, row| Box::pin(people::failover_by_hand(stage, row))),
     quick("pitr", |stage, row| Box::pin(making::point_in_time(stage, row))),
     long("replica-script", |stage, row| Box::pin(making::replica_without_leader(stage, row))),
-    quick("cascade", |stage, row| Box::pin(streams::cascade(stage, row))),
-    quick("standby-cluster", |stage, row| Box::pin(streams::standby_cluster(stage, row))),
+    long("standby-cluster", |stage, row| Box::pin(streams::standby_cluster(stage, row))),
     quick("strict", |stage, row| Box::pin(streams::strict(stage, row))),
     quick("callbacks", |stage, row| Box::pin(streams::callbacks_and_watchdog(stage, row))),
 ];

@@ -93,7 +93,7 @@ async fn by_hand(member: &Member, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// A switchover for later is done when it is due, and not before.
+/// A switchover for later is done when it is due, and not before; the history tells of it.
 pub async fn scheduled(stage: &Stage, row: &mut Row) -> Result<()> {
     let play = Play::begin(stage, Plan::new("scheduled")).await?;
     let team = &play.team;
@@ -110,6 +110,13 @@ pub async fn scheduled(stage: &Stage, row: &mut Row) -> Result<()> {
     if Timestamp::now() < at {
         bail!("it was done too early");
     }
+    let text = until("the history tells it", FAILOVER, async || {
+        let text = team.annotation("config", "history").await?;
+        Ok(text.filter(|text| text.contains(&to.name)).ok_or_else(|| "it does not".to_owned()))
+    })
+    .await?;
+    let history: Value = serde_json::from_str(&text)?;
+    ensure!(history[0][0] == 1 && history[0][4] == to.name.as_str(), "the history is {history}");
     play.end(row, Promise::QUORUM).await
 }
 
@@ -125,5 +132,35 @@ pub async fn failover_by_hand(stage: &Stage, row: &mut Row) -> Result<()> {
     team.steady(STEADY).await?;
     // And back, so that the cluster ends where it began.
     switch_over(team, &leader.name).await?;
+    play.end(row, Promise::QUORUM).await
+}
+
+/// `patronictl restart` of every member and `patronictl reinit` of a standby.
+pub async fn orders(stage: &Stage, row: &mut Row) -> Result<()> {
+    let play = Play::begin(stage, Plan::new("orders")).await?;
+    let team = &play.team;
+    let leader = team.leader().await?;
+    let begin = clock::now();
+    for member in &team.members {
+        let old = member.postmaster()?;
+        let (code, text) = member
+            .post("/restart", &json!({"role": if member.name == leader.name { "primary" } else { "replica" }}))
+            .await?;
+        ensure!(code == 200, "the restart of {} was answered {code} {text}", member.name);
+        ensure!(member.postmaster()? != old, "{} was not restarted", member.name);
+        team.steady(STEADY).await?;
+    }
+    ensure!(team.leader().await?.name == leader.name, "the lock moved");
+    play.no_gap(begin, Duration::from_secs(5))?;
+    let standby = team.standbys().await?[0];
+    let mark = standby.data_dir().join("mark");
+    std::fs::write(&mark, "")?;
+    let (code, text) = standby.post("/reinitialize", &json!({"force": true})).await?;
+    ensure!(code == 200, "the reinitialization was answered {code} {text}");
+    until("there is another copy", STEADY, async || {
+        let copied = !mark.exists() && standby.postmaster().is_ok();
+        Ok(if copied { Ok(()) } else { Err("not yet".to_owned()) })
+    })
+    .await?;
     play.end(row, Promise::QUORUM).await
 }

@@ -1,4 +1,4 @@
-//! Who streams from whom: cascades, members without a stream, clusters that follow others; and how long a commit waits for them.
+//! Who streams from whom: clusters that follow others; how long a commit waits for a standby; commands and devices that are told.
 
 use std::time::Duration;
 
@@ -21,37 +21,6 @@ async fn streams_to(of: &Member, names: &[&str]) -> Result<()> {
         Ok(if found == names { Ok(()) } else { Err(format!("{found:?}")) })
     })
     .await
-}
-
-/// With `replicatefrom` a member streams from another standby, from the leader while that is away, and from it again.
-pub async fn cascade(stage: &Stage, row: &mut Row) -> Result<()> {
-    let team = Team::new(stage, Plan::new("cascade").asynchronous()).await?;
-    let names: Vec<String> = team.members.iter().map(|member| member.name.clone()).collect();
-    let [first, _, third] = team.members.as_slice() else { bail!("three members expected") };
-    let mut file = team.plan.patroni(third);
-    merge(&mut file, json!({"tags": {"replicatefrom": names[1], "nofailover": true}}));
-    third.configure(&file)?;
-    team.start(first)?;
-    team.steady(STEADY).await?;
-    team.start_all()?;
-    team.steady(STEADY).await?;
-    let play = Play::on(team).await?;
-    let [first, second, third] = play.team.members.as_slice() else { bail!("three members expected") };
-    streams_to(second, &[&names[2]]).await?;
-    streams_to(first, &[&names[1]]).await?;
-    second.kill_everything()?;
-    streams_to(first, &[&names[2]]).await?;
-    play.team.start(second)?;
-    streams_to(second, &[&names[2]]).await?;
-    // After a failover the chain is as before, below another leader.
-    first.kill_everything()?;
-    play.team.other_leader(&first.name, FAILOVER).await?;
-    play.team.start(first)?;
-    play.workload.writable(FAILOVER).await?;
-    streams_to(second, &[&names[0], &names[2]]).await?;
-    let flushed = third.value("SELECT pg_is_in_recovery()").await?;
-    ensure!(flushed == "t", "{} is no standby", third.name);
-    play.end(row, Promise { keeps: false, ..Promise::QUORUM }).await
 }
 
 /// A whole cluster follows another one, is promoted, and follows again; its members stream from its own leader.
@@ -185,7 +154,7 @@ pub async fn callbacks_and_watchdog(stage: &Stage, row: &mut Row) -> Result<()> 
         let mut file = team.plan.patroni(member);
         merge(
             &mut file,
-            json!({"postgresql": {"callbacks": callbacks}, "watchdog": {"mode": "automatic", "device": device}}),
+            json!({"postgresql": {"callbacks": callbacks}, "watchdog": {"mode": "automatic", "safety_margin": 2, "device": device}}),
         );
         member.configure(&file)?;
     }
