@@ -123,11 +123,11 @@ impl Peers {
         let (method, path, body) = match question {
             Question::Status => (Method::GET, "/patroni", None),
             Question::Election { candidate } => (Method::POST, "/election", Some(json!({"candidate": candidate}))),
-            Question::Failsafe { leader, leader_uid } => {
+            Question::Failsafe { leader, leader_uid, ttl_ms } => {
                 let Sender { conn_url, api_url } = &self.sender;
                 let body = json!({
                     "name": leader, "conn_url": conn_url, "api_url": api_url, "slots": {},
-                    "matriarch": {"pod_uid": leader_uid},
+                    "matriarch": {"pod_uid": leader_uid, "ttl_ms": ttl_ms},
                 });
                 (Method::POST, "/failsafe", Some(body))
             }

@@ -326,6 +326,8 @@ pub enum Question {
         leader: String,
         /// Our pod.
         leader_uid: String,
+        /// For how long we go on if all agree, counted from now.
+        ttl_ms: u64,
     },
 }
 

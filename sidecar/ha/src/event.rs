@@ -379,6 +379,8 @@ pub enum Request {
         leader: String,
         /// The pod uid of who asks.
         leader_uid: String,
+        /// For how long it will go on if all agree: so long the promise has to hold. 0: it did not say (Patroni).
+        ttl_ms: u64,
     },
 }
 

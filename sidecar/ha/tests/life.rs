@@ -248,3 +248,23 @@ fn a_leader_whose_pod_was_replaced_hands_over() {
     assert!(ms < 500, "{ms} ms");
     assert!(world.node(&leader).finished);
 }
+
+#[test]
+fn a_failsafe_promise_lasts_as_long_as_the_leader_counts_on_it() {
+    let (mut world, leader) = bootstrapped(QUORUM);
+    let other = world.nodes.keys().find(|n| **n != leader).unwrap().clone();
+    // The ttl was raised, and this member has not heard of it.
+    let leader_uid = format!("uid-{leader}");
+    let asked = world.now;
+    let promised = |w: &mut World| {
+        let now = w.now;
+        w.node(&other).core.snapshot(now).promised_until
+    };
+    let request = |ttl_ms| Request::Failsafe { leader: leader.clone(), leader_uid: leader_uid.clone(), ttl_ms };
+    world.push(&other, 0, Event::Request { id: 1, request: request(30_000) });
+    world.run(10);
+    assert!(promised(&mut world) >= Some(asked.plus_ms(30_000)));
+    world.push(&other, 0, Event::Request { id: 2, request: request(1_000) });
+    world.run(10);
+    assert!(promised(&mut world) >= Some(asked.plus_ms(30_000)), "no promise is shortened");
+}

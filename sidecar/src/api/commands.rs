@@ -88,7 +88,8 @@ pub fn request(seen: &Seen, command: Command, body: &[u8]) -> Result<Request, An
             let ours = body.get("matriarch").and_then(Value::as_object);
             // A leader that runs Patroni has no pod uid to tell.
             let leader_uid = ours.and_then(|ours| text(ours, "pod_uid")).unwrap_or_default();
-            Ok(Request::Failsafe { leader: required("name")?, leader_uid })
+            let ttl_ms = ours.and_then(|ours| ours.get("ttl_ms")).and_then(Value::as_u64).unwrap_or(0);
+            Ok(Request::Failsafe { leader: required("name")?, leader_uid, ttl_ms })
         }
         Command::Switchover | Command::Failover => switchover(seen, command, &body),
         Command::Restart => restart(seen, &body),

@@ -36,7 +36,10 @@ impl Core {
         }
         self.failsafe_tried = now;
         let members = self.members.clone();
-        let mut round = FailsafeRound { sent: now, open: BTreeMap::new() };
+        // The shorter of what is stored and what is configured: a member that does not read it here (Patroni) counts one of them.
+        let ttl_ms =
+            self.lease.record().and_then(|r| r.ttl_ms).map_or(self.config.ttl_ms, |t| t.min(self.config.ttl_ms));
+        let mut round = FailsafeRound { sent: now, ttl_ms, open: BTreeMap::new() };
         let own = self.id.name.clone();
         for name in topology.keys().filter(|n| **n != own) {
             let Some(peer) = members.iter().find(|m| m.name == *name).and_then(crate::member::Member::peer) else {
@@ -47,11 +50,12 @@ impl Core {
             };
             let id = self.id();
             round.open.insert(id, name.clone());
-            let question = Question::Failsafe { leader: self.id.name.clone(), leader_uid: self.id.uid.clone() };
+            let (leader, leader_uid) = (self.id.name.clone(), self.id.uid.clone());
+            let question = Question::Failsafe { leader, leader_uid, ttl_ms };
             effects.push(Effect::Ask { id, peer, question, timeout_ms: FAILSAFE_TIMEOUT_MS });
         }
         if round.open.is_empty() {
-            self.failsafe_complete(now);
+            self.failsafe_complete(now, ttl_ms);
         } else {
             self.failsafe = Some(round);
         }
@@ -64,8 +68,8 @@ impl Core {
         }
         match result {
             Ok(()) if round.open.is_empty() => {
-                let sent = round.sent;
-                self.failsafe_complete(sent);
+                let (sent, ttl_ms) = (round.sent, round.ttl_ms);
+                self.failsafe_complete(sent, ttl_ms);
             }
             Ok(()) => {}
             Err(why) => {
@@ -77,18 +81,16 @@ impl Core {
         }
     }
 
-    pub(super) fn failsafe_complete(&mut self, sent: Boot) {
+    pub(super) fn failsafe_complete(&mut self, sent: Boot, ttl_ms: u64) {
         self.failsafe = None;
         self.failsafe_active = true;
-        // Each member promises the longer of the record's ttl and of the one that it is configured with.
-        let ttl = self.lease.record().and_then(|r| r.ttl_ms).unwrap_or(self.config.ttl_ms);
         if self.holder(sent) == Holder::Me {
-            self.lease.failsafe(sent, ttl);
+            self.lease.failsafe(sent, ttl_ms);
         }
     }
 
     /// To promise is safe only if no write of the lock of ours can still land.
-    pub(super) fn failsafe_asked(&mut self, now: Boot, leader: &str, leader_uid: &str) -> Reply {
+    pub(super) fn failsafe_asked(&mut self, now: Boot, leader: &str, leader_uid: &str, ttl_ms: u64) -> Reply {
         if !self.config.failsafe_mode {
             return Reply::Text { code: 502, text: "failsafe_mode is not enabled".into() };
         }
@@ -105,8 +107,10 @@ impl Core {
             let text = format!("{leader} does not have the lock for us");
             return Reply::Text { code: 500, text };
         }
-        let ttl = record.and_then(|r| r.ttl_ms).unwrap_or(0).max(self.config.ttl_ms);
-        self.promised_until = Some(now.plus_ms(ttl));
+        // Not shorter than the leader counts on, whatever of a changed ttl we have heard; and no earlier promise is shortened.
+        let stored = record.and_then(|r| r.ttl_ms).unwrap_or(0);
+        let until = now.plus_ms(ttl_ms.max(stored).max(self.config.ttl_ms));
+        self.promised_until = self.promised_until.max(Some(until));
         Reply::Text { code: 200, text: "Accepted".into() }
     }
 }

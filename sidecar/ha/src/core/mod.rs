@@ -106,6 +106,7 @@ struct LeaderProbe {
 #[derive(Debug, Clone)]
 struct FailsafeRound {
     sent: Boot,
+    ttl_ms: u64,
     open: BTreeMap<u64, String>,
 }
 

@@ -44,8 +44,8 @@ impl Core {
                     self.stream_hold = Some(false);
                 }
             }
-            Request::Failsafe { leader, leader_uid } => {
-                let reply = self.failsafe_asked(now, &leader, &leader_uid);
+            Request::Failsafe { leader, leader_uid, ttl_ms } => {
+                let reply = self.failsafe_asked(now, &leader, &leader_uid, ttl_ms);
                 effects.push(Effect::Reply { id, reply });
             }
             Request::Switchover { leader, candidate, scheduled_at } => {

@@ -693,8 +693,8 @@ impl World {
                 return self.push(name, 2, Event::Peer { id, member, result: Ok(answer) });
             }
             Question::Election { candidate } => Request::Election { candidate: candidate.clone() },
-            Question::Failsafe { leader, leader_uid } => {
-                Request::Failsafe { leader: leader.clone(), leader_uid: leader_uid.clone() }
+            Question::Failsafe { leader, leader_uid, ttl_ms } => {
+                Request::Failsafe { leader: leader.clone(), leader_uid: leader_uid.clone(), ttl_ms: *ttl_ms }
             }
         };
         self.version += 1;

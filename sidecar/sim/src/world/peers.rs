@@ -59,8 +59,8 @@ impl World {
         }
         let request = match &self.asks[index].question {
             Question::Election { candidate } => Request::Election { candidate: candidate.clone() },
-            Question::Failsafe { leader, leader_uid } => {
-                Request::Failsafe { leader: leader.clone(), leader_uid: leader_uid.clone() }
+            Question::Failsafe { leader, leader_uid, ttl_ms } => {
+                Request::Failsafe { leader: leader.clone(), leader_uid: leader_uid.clone(), ttl_ms: *ttl_ms }
             }
             Question::Status => return,
         };

@@ -150,7 +150,7 @@ fn good_bodies_become_questions_to_the_core() {
         (
             Command::Failsafe,
             r#"{"name":"a","conn_url":"x","api_url":"y","slots":{}}"#,
-            Request::Failsafe { leader: "a".into(), leader_uid: String::new() },
+            Request::Failsafe { leader: "a".into(), leader_uid: String::new(), ttl_ms: 0 },
         ),
     ] {
         assert_eq!(ask(&leader(), command, body), Ok(expected), "{body}");

@@ -87,7 +87,9 @@ async fn member(tls: Option<Arc<Tls>>) -> Peer {
                     stream_ended: candidate == "orders-1",
                     ..PeerAnswer::default()
                 }),
-                Request::Failsafe { leader, leader_uid } if leader == "orders-1" && leader_uid == "u" => {
+                Request::Failsafe { leader, leader_uid, ttl_ms: 9_000 }
+                    if leader == "orders-1" && leader_uid == "u" =>
+                {
                     Reply::Text { code: 200, text: "Accepted".into() }
                 }
                 Request::Failsafe { .. } => Reply::Text { code: 500, text: "Running as a leader".into() },
@@ -117,7 +119,7 @@ fn election() -> Question {
 }
 
 fn failsafe(leader: &str) -> Question {
-    Question::Failsafe { leader: leader.into(), leader_uid: "u".into() }
+    Question::Failsafe { leader: leader.into(), leader_uid: "u".into(), ttl_ms: 9_000 }
 }
 
 #[tokio::test]
