@@ -7,6 +7,9 @@ use anyhow::{Result, bail};
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(50);
 
+/// A long wait is told of, though it may end well.
+const TELL: Duration = Duration::from_secs(10);
+
 /// Waits for `Ok(Ok(value))`; `Ok(Err(missing))` and errors are what is still missing.
 pub async fn until<T>(
     what: &str,
@@ -14,6 +17,7 @@ pub async fn until<T>(
     mut condition: impl AsyncFnMut() -> Result<Result<T, String>>,
 ) -> Result<T> {
     let begin = Instant::now();
+    let mut told = TELL;
     let mut last = "the condition was never looked at to its end".to_owned();
     loop {
         let left = deadline.saturating_sub(begin.elapsed());
@@ -22,6 +26,10 @@ pub async fn until<T>(
             Ok(Ok(Err(missing))) => last = missing,
             Ok(Err(error)) => last = format!("{error:#}"),
             Err(_) => {}
+        }
+        if begin.elapsed() >= told {
+            eprintln!("    {:.0} s until {what}: {last}", begin.elapsed().as_secs_f32());
+            told += TELL;
         }
         if begin.elapsed() + POLL >= deadline {
             bail!("waited {:.1} s in vain until {what}; last seen: {last}", begin.elapsed().as_secs_f32());

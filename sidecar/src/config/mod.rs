@@ -112,7 +112,7 @@ impl Config {
             (postgresql.resolve(Some(&host))?, matriarch, restapi.place(Some(&host))?)
         } else {
             let postgres = postgresql.resolve(None)?;
-            let matriarch = file.beside(&cluster, &postgres.data_dir, postgres.sockets())?;
+            let matriarch = file.beside(&cluster, &postgres.data_dir, postgres.socket_dir.clone())?;
             (postgres, matriarch, restapi.place(None)?)
         };
         check_data_dir(&postgres.data_dir, &matriarch.volume)?;

@@ -1,6 +1,5 @@
 //! Section `postgresql`: where the server is, who logs in to it, and what the file sets beside the dynamic configuration.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use matriarch_crds::names;
@@ -23,10 +22,8 @@ pub struct Postgres {
     pub data_dir: PathBuf,
     /// Where PostgreSQL's programs are; none: in PATH, or where Debian has them.
     pub bin_dir: Option<PathBuf>,
-    /// Parameters that win over those of the dynamic configuration.
-    pub parameters: BTreeMap<String, String>,
-    /// Lines that replace those of the dynamic configuration, if there are any.
-    pub pg_hba: Vec<String>,
+    /// The first of `unix_socket_directories` in the file that is a folder.
+    pub(super) socket_dir: Option<PathBuf>,
     /// Who logs in; none: the Secrets say it.
     pub authentication: Option<Authentication>,
 }
@@ -60,7 +57,6 @@ pub struct File {
     data_dir: Option<PathBuf>,
     bin_dir: Option<PathBuf>,
     parameters: Map<String, Value>,
-    pg_hba: Vec<String>,
     authentication: Map<String, Value>,
 }
 
@@ -94,31 +90,16 @@ impl File {
         {
             return Err(Error::value("postgresql.bin_dir", format!("there is no `postgres` in {}", dir.display())));
         }
-        let mut parameters = BTreeMap::new();
-        for (name, value) in self.parameters {
-            let text = value::text(&value).ok_or_else(|| {
-                Error::value(format!("postgresql.parameters.{name}"), format!("{value} is no value of a parameter"))
-            })?;
-            parameters.insert(name, text);
-        }
+        let socket_dirs = self.parameters.get("unix_socket_directories").and_then(value::text).unwrap_or_default();
         Ok(Postgres {
             listen_addresses: listen.host,
             port: listen.port,
             connect,
             data_dir,
             bin_dir,
-            parameters,
-            pg_hba: self.pg_hba,
+            socket_dir: socket_dirs.split(',').map(|dir| PathBuf::from(dir.trim())).find(|dir| dir.is_absolute()),
             authentication: authentication(&self.authentication)?,
         })
-    }
-}
-
-impl Postgres {
-    /// The first of `unix_socket_directories` that is a folder.
-    pub(super) fn sockets(&self) -> Option<PathBuf> {
-        let all = self.parameters.get("unix_socket_directories")?;
-        all.split(',').map(|dir| PathBuf::from(dir.trim())).find(|dir| dir.is_absolute())
     }
 }
 

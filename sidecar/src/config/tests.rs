@@ -100,7 +100,7 @@ fn patronis_file_is_read_outside_of_pods() {
         (config.api.to_string(), config.postgres.connect.to_string()),
         ("10.0.0.2:8009".into(), "db.example:5433".into())
     );
-    assert_eq!(config.postgres.parameters["max_connections"], "50");
+    assert_eq!(config.local["parameters"]["max_connections"], 50);
     assert_eq!(config.matriarch.postgres_socket_dir, Path::new("/run/orders"));
     // Beside the data directory, so that members that share a folder do not meet.
     assert_eq!(config.matriarch.supervisor_socket, Path::new("/nonexistent/orders1.matriarch/supervisor.sock"));
