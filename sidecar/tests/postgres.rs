@@ -8,9 +8,18 @@ use std::time::{Duration, Instant};
 use common::{Member, Tools, server, until};
 use matriarch_ha::effect::{Change, Task};
 use matriarch_ha::event::{DataDir, Event, QueryError, TaskError};
+use matriarch_ha::slots::{SlotKind, SlotPlan};
 use matriarch_ha::types::Timeline;
 
 const STOP: Task = Task::Stop { immediate: false, checkpoint: true, timeout_ms: 10_000 };
+
+fn slots(create: &[&str], drop: &[&str]) -> Change {
+    Change::Slots(SlotPlan {
+        create: create.iter().map(|name| ((*name).to_owned(), SlotKind::Physical)).collect(),
+        drop: drop.iter().map(|name| (*name).to_owned()).collect(),
+        ..SlotPlan::default()
+    })
+}
 
 /// A new primary, ready for standbys.
 async fn primary(tools: &Tools, name: &str) -> Member {
@@ -28,11 +37,11 @@ async fn a_cluster_of_two_fails_over_and_comes_back() {
     let Some(tools) = Tools::find() else { return };
     let mut one = primary(&tools, "one").await;
     one.task(Task::PostBootstrap).await.unwrap(); // again: nothing changes
-    assert!(one.postgres.change(Change::Slots { wanted: vec!["two".into(), "old".into()] }).await.is_ok());
-    assert_eq!(one.postgres.change(Change::Slots { wanted: vec!["two".into()] }).await, Ok(()));
+    assert!(one.postgres.change(slots(&["two", "old"], &[])).await.is_ok());
+    assert_eq!(one.postgres.change(slots(&["two"], &["old"])).await, Ok(()));
     let status = one.status().await;
     assert!(!status.in_recovery && status.timeline == Timeline(1) && status.version >= 130_000, "{status:?}");
-    assert_eq!(status.slots, ["two"]);
+    assert_eq!(status.slots.iter().map(|slot| slot.name.as_str()).collect::<Vec<_>>(), ["two"]);
     assert!(status.system_id.len() > 10 && status.flush.0 > 0);
     one.sql_in("shop", "CREATE TABLE t AS SELECT generate_series(1, 1000) AS i").await;
     let owner = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'shop'";
@@ -86,7 +95,7 @@ async fn a_cluster_of_two_fails_over_and_comes_back() {
     one.task(Task::StartPrimary { config: server(&[]) }).await.unwrap();
     one.sql_in("shop", "INSERT INTO t VALUES (-2)").await;
     one.task(Task::Stop { immediate: true, checkpoint: false, timeout_ms: 5_000 }).await.unwrap();
-    assert_eq!(two.postgres.change(Change::Slots { wanted: vec!["one".into()] }).await, Ok(()));
+    assert_eq!(two.postgres.change(slots(&["one"], &[])).await, Ok(()));
     // The rewind waits for the new primary's checkpoint: before, pg_rewind would not see its timeline.
     let checkpoint = async {
         tokio::time::sleep(Duration::from_millis(300)).await;

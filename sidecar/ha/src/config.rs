@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::slots::{Matcher, SlotKind, ignored, permanent};
+
 /// How commits are replicated before they are acknowledged (`synchronous_mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SyncMode {
@@ -69,6 +71,10 @@ pub struct Dynamic {
     pub replica_without_leader: bool,
     /// The cluster follows another one.
     pub standby_cluster: Option<StandbyCluster>,
+    /// `slots`: permanent ones.
+    pub slots: BTreeMap<String, SlotKind>,
+    /// `ignore_slots`: those that are not ours.
+    pub ignore_slots: Vec<Matcher>,
 }
 
 /// Whom a standby cluster follows (`standby_cluster`): a server, an archive, or both.
@@ -112,6 +118,8 @@ impl Default for Dynamic {
             recovery: BTreeMap::new(),
             replica_without_leader: false,
             standby_cluster: None,
+            slots: BTreeMap::new(),
+            ignore_slots: Vec::new(),
         }
     }
 }
@@ -159,6 +167,9 @@ impl Dynamic {
         if let Some(n) = document.get("synchronous_node_count").and_then(Value::as_u64) {
             c.sync_count = usize::try_from(n).unwrap_or(1).max(1);
         }
+        let aliases = ["permanent_replication_slots", "permanent_slots", "slots"];
+        c.slots = permanent(aliases.iter().find_map(|key| document.get(*key)));
+        c.ignore_slots = ignored(document.get("ignore_slots"));
         c.standby_cluster = document.get("standby_cluster").and_then(StandbyCluster::parse);
         if c.standby_cluster.is_some() {
             c.sync_mode = SyncMode::Off; // nothing is committed here

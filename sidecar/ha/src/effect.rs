@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Kind, PeerAnswer};
+use crate::slots::SlotPlan;
 use crate::snapshot::Snapshot;
 use crate::types::{Boot, Timeline};
 use crate::view::View;
@@ -233,11 +234,8 @@ pub struct Upstream {
 pub enum Change {
     /// Write the files and reload; done when `synchronous_standby_names` and `primary_conninfo` show it.
     Configure(ServerConfig),
-    /// Create these physical slots, drop the other inactive ones that belong to no member.
-    Slots {
-        /// Names that must be there.
-        wanted: Vec<String>,
-    },
+    /// Create, move and drop replication slots; what can be done of it is done.
+    Slots(SlotPlan),
     /// CHECKPOINT (after a promotion, so that pg_control shows the new timeline; before a switchover).
     Checkpoint,
 }
@@ -258,6 +256,15 @@ pub enum Task {
         from: Upstream,
         /// The leader.
         leader: Upstream,
+    },
+    /// Copies the state of logical slots from the leader: a standby cannot make them. Stops and starts PostgreSQL, if there are any.
+    CopySlots {
+        /// The leader.
+        from: Upstream,
+        /// Which.
+        slots: Vec<String>,
+        /// With which it starts again.
+        config: ServerConfig,
     },
     /// A copy by a method that needs no leader (`no_leader`), such as one from an archive.
     Restore,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::history::Line;
+use crate::slots::SlotStatus;
 use crate::types::{Boot, Lsn, Timeline, Wall};
 
 /// One thing that happened. Every answer carries the id of the effect that asked.
@@ -271,8 +272,8 @@ pub struct ServerStatus {
     pub has_conninfo: bool,
     /// pg_stat_replication: who streams from this server.
     pub standbys: Vec<StandbyStatus>,
-    /// Names of physical replication slots.
-    pub slots: Vec<String>,
+    /// Replication slots, but temporary ones.
+    pub slots: Vec<SlotStatus>,
     /// Parameters with pending_restart.
     pub pending_restart: Vec<String>,
 }

@@ -16,6 +16,7 @@ pub mod lease;
 pub mod member;
 pub mod member_status;
 pub mod quorum;
+pub mod slots;
 pub mod snapshot;
 pub mod store;
 pub mod sync_names;

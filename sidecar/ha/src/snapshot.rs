@@ -139,6 +139,8 @@ pub struct Server {
     pub post_bootstrapped: bool,
     /// A member from which we do not stream until then, though our tag names it: it sent nothing.
     pub shunned: Option<(String, Boot)>,
+    /// Logical slots whose state a standby has to copy from the leader.
+    pub slots_to_copy: Vec<String>,
     /// This member may not lead until then, and why.
     pub barred: Option<(Boot, String)>,
     /// The bootstrap of the cluster failed here, and why.
@@ -183,6 +185,7 @@ pub enum TaskKind {
     MoveAside,
     PostBootstrap,
     BaseBackup,
+    CopySlots,
     Restore,
     Rewind,
     StartPrimary,

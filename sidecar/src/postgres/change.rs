@@ -20,7 +20,7 @@ impl Postgres {
     pub async fn change(&self, change: Change) -> Result<(), String> {
         let done = match change {
             Change::Configure(config) => self.configure(&config).await,
-            Change::Slots { wanted } => self.slots(wanted).await,
+            Change::Slots(plan) => self.slots(&plan).await,
             Change::Checkpoint => self.checkpoint().await,
         };
         done.map_err(|error| error.to_string())
@@ -91,25 +91,6 @@ impl Postgres {
         if self.write_files(config, true).await? {
             self.supervisor.done(Request::Reload).await?;
         }
-        Ok(())
-    }
-
-    async fn slots(&self, wanted: Vec<String>) -> Result<(), Error> {
-        let client = local::connect(&self.config, "postgres", local::SHORT).await?;
-        client
-            .execute(
-                "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots
-                  WHERE slot_type = 'physical' AND NOT active AND NOT temporary AND slot_name::text <> ALL ($1::text[])",
-                &[&wanted],
-            )
-            .await?;
-        client
-            .execute(
-                "SELECT pg_catalog.pg_create_physical_replication_slot(w::name, true) FROM unnest($1::text[]) w
-                  WHERE w NOT IN (SELECT slot_name::text FROM pg_catalog.pg_replication_slots)",
-                &[&wanted],
-            )
-            .await?;
         Ok(())
     }
 

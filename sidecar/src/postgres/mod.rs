@@ -10,6 +10,7 @@ pub mod parameters;
 pub mod query;
 pub mod remote;
 pub mod settings;
+mod slots;
 pub mod tasks;
 mod watchdog;
 

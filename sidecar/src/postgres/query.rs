@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use matriarch_ha::event::{QueryError, ServerStatus, StandbyStatus};
 use matriarch_ha::history::{Line, parse_file};
+use matriarch_ha::slots::{SlotKind, SlotStatus};
 use matriarch_ha::types::{Lsn, Timeline, Wall};
 use serde::Deserialize;
 use tokio_postgres::{Client, Row, Statement};
@@ -48,9 +49,13 @@ SELECT r.recovering,
                                                    'sync_state', sync_state,
                                                    'flush', coalesce(flush_lsn - '0/0', 0)::bigint)), '[]')::text
           FROM pg_catalog.pg_stat_replication),
-       ARRAY(SELECT slot_name::text FROM pg_catalog.pg_replication_slots
-              WHERE slot_type = 'physical' AND NOT temporary ORDER BY 1),
-       ARRAY(SELECT name FROM pg_catalog.pg_settings WHERE pending_restart ORDER BY 1),
+       (SELECT coalesce(json_agg(json_build_object('name', slot_name, 'plugin', plugin, 'database', database, 'active', active,
+                                                   'lsn', coalesce(coalesce(confirmed_flush_lsn, restart_lsn) - '0/0', 0)::bigint,
+                                                   'failover', coalesce((to_jsonb(s) ->> 'failover')::boolean, false))
+                                 ORDER BY slot_name), '[]')::text
+          FROM pg_catalog.pg_replication_slots s WHERE NOT temporary),
+       ARRAY(SELECT name FROM pg_catalog.pg_settings
+              WHERE pending_restart AND name NOT LIKE 'recovery_target%' ORDER BY 1),
        (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint())
   FROM (SELECT pg_catalog.pg_is_in_recovery() AS recovering) r";
 
@@ -146,6 +151,26 @@ struct Standby {
     flush: u64,
 }
 
+#[derive(Deserialize)]
+struct Slot {
+    name: String,
+    plugin: Option<String>,
+    database: Option<String>,
+    active: bool,
+    lsn: u64,
+    failover: bool,
+}
+
+impl From<Slot> for SlotStatus {
+    fn from(slot: Slot) -> Self {
+        let kind = match (slot.database, slot.plugin) {
+            (Some(database), Some(plugin)) => SlotKind::Logical { database, plugin },
+            _ => SlotKind::Physical,
+        };
+        Self { name: slot.name, kind, active: slot.active, lsn: Lsn(slot.lsn), failover: slot.failover }
+    }
+}
+
 fn read(row: &Row) -> Result<ServerStatus, Error> {
     let lsn = |column: usize| -> Result<Lsn, Error> {
         Ok(Lsn(u64::try_from(row.try_get::<_, i64>(column)?).unwrap_or_default()))
@@ -154,6 +179,8 @@ fn read(row: &Row) -> Result<ServerStatus, Error> {
         |column: usize| -> Result<u32, Error> { Ok(u32::try_from(row.try_get::<_, i32>(column)?).unwrap_or_default()) };
     let standbys: Vec<Standby> = serde_json::from_str(row.try_get(12)?)
         .map_err(|error| Error::Failed(format!("pg_stat_replication cannot be read: {error}")))?;
+    let slots: Vec<Slot> = serde_json::from_str(row.try_get(13)?)
+        .map_err(|error| Error::Failed(format!("pg_replication_slots cannot be read: {error}")))?;
     Ok(ServerStatus {
         in_recovery: row.try_get(0)?,
         system_id: row.try_get(1)?,
@@ -176,7 +203,7 @@ fn read(row: &Row) -> Result<ServerStatus, Error> {
                 flush: Lsn(standby.flush),
             })
             .collect(),
-        slots: row.try_get(13)?,
+        slots: slots.into_iter().map(SlotStatus::from).collect(),
         pending_restart: row.try_get(14)?,
         checkpoint_timeline: Timeline(number(15)?),
     })

@@ -73,7 +73,15 @@ impl FileError {
 pub fn run(volume: &Path, op: &FileOp) -> Result<Answer, FileError> {
     match op {
         FileOp::Read { path } => read(&paths::target_of(volume, path)?),
-        FileOp::Write { path, content, mode } => write(&not_a_lock(paths::name_in(volume, path)?)?, content, *mode),
+        FileOp::Write { path, content, mode } => {
+            write(&not_a_lock(paths::name_in(volume, path)?)?, content.as_bytes(), *mode)
+        }
+        FileOp::WriteHex { path, hex, mode } => {
+            let path = not_a_lock(paths::name_in(volume, path)?)?;
+            let bytes =
+                bytes(hex).ok_or_else(|| FileError::Invalid { path: path.clone(), why: "not hexadecimal digits" })?;
+            write(&path, &bytes, *mode)
+        }
         FileOp::Remove { path } => remove(&not_a_lock(paths::name_in(volume, path)?)?),
         FileOp::Rename { from, to } => {
             rename(&not_a_lock(paths::name_in(volume, from)?)?, &not_a_lock(paths::name_in(volume, to)?)?)
@@ -119,7 +127,7 @@ fn read(path: &Path) -> Result<Answer, FileError> {
     Ok(Answer::Content { content: Some(content) })
 }
 
-fn write(path: &Path, content: &str, mode: u32) -> Result<Answer, FileError> {
+fn write(path: &Path, content: &[u8], mode: u32) -> Result<Answer, FileError> {
     let invalid = |why| FileError::Invalid { path: path.to_owned(), why };
     let (folder, name) = path.parent().zip(path.file_name()).ok_or_else(|| invalid("not a file"))?;
     if mode & !0o777 != 0 {
@@ -134,7 +142,7 @@ fn write(path: &Path, content: &str, mode: u32) -> Result<Answer, FileError> {
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
         file.set_permissions(fs::Permissions::from_mode(mode))?;
-        file.write_all(content.as_bytes())?;
+        file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&temporary, path)
     })();
@@ -149,6 +157,21 @@ fn write(path: &Path, content: &str, mode: u32) -> Result<Answer, FileError> {
 /// Makes a folder and its parents, 0700.
 pub fn make_folder(path: &Path) -> Result<(), FileError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(FileError::io("make the folder", path))
+}
+
+fn bytes(hex: &str) -> Option<Vec<u8>> {
+    let pairs = hex.as_bytes().chunks(2);
+    pairs
+        .map(|pair| {
+            u8::from_str_radix(
+                std::str::from_utf8(pair)
+                    .ok()
+                    .filter(|pair| pair.len() == 2 && pair.bytes().all(|digit| digit.is_ascii_hexdigit()))?,
+                16,
+            )
+            .ok()
+        })
+        .collect()
 }
 
 fn remove(path: &Path) -> Result<Answer, FileError> {
@@ -247,6 +270,18 @@ mod tests {
             assert_eq!(do_it(&dir, FileOp::RemoveTree { path: dir.path().join("a") }), Answer::Ok);
         }
         assert_eq!(do_it(&dir, FileOp::List { path: dir.path().join("a") }), Answer::Names { names: None });
+    }
+
+    #[test]
+    fn bytes_are_written_as_they_are() {
+        let dir = TestDir::new();
+        let path = dir.path().join("state");
+        let write = |hex: &str| do_it(&dir, FileOp::WriteHex { path: path.clone(), hex: hex.to_owned(), mode: 0o600 });
+        assert_eq!(write("00ff0a80"), Answer::Ok);
+        assert_eq!(fs::read(&path).unwrap(), [0, 255, 10, 128]);
+        for bad in ["0", "0g", "+1", "ä"] {
+            assert_eq!(refusal(write(bad)), Refusal::Invalid, "{bad}");
+        }
     }
 
     #[test]

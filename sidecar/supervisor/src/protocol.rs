@@ -185,6 +185,15 @@ pub enum FileOp {
         /// Permission bits.
         mode: u32,
     },
+    /// The same with bytes, as hexadecimal digits.
+    WriteHex {
+        /// Which.
+        path: PathBuf,
+        /// Whole content.
+        hex: String,
+        /// Permission bits.
+        mode: u32,
+    },
     /// Removes a file; none there is fine.
     Remove {
         /// Which.

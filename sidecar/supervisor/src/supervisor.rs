@@ -566,6 +566,7 @@ impl Supervisor {
             FileOp::Rename { from, to } => vec![from, to],
             FileOp::Read { path }
             | FileOp::Write { path, .. }
+            | FileOp::WriteHex { path, .. }
             | FileOp::Remove { path }
             | FileOp::RemoveTree { path }
             | FileOp::List { path } => vec![path],

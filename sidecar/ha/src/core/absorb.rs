@@ -35,6 +35,7 @@ impl Core {
                 self.query = None;
                 self.inspect = None;
                 self.change = None;
+                self.slots_change = None;
             }
             Event::Started { .. } => {
                 self.server.running = true;
@@ -160,6 +161,7 @@ impl Core {
     /// The dynamic configuration is this one, and ours is on top of it.
     pub(super) fn configured(&mut self, document: &Value) {
         let effective = effective(document, &self.id.local);
+        self.remember_slots();
         self.config = Dynamic::parse(&effective);
         self.settings = Some(Box::new(effective));
     }
@@ -307,10 +309,16 @@ impl Core {
         }
         self.server.commanded &= self.task.is_some();
         self.stream_ended(sent, &status);
+        self.slots_due = true;
         self.server.status = Some(status);
     }
 
     fn changed(&mut self, now: Boot, id: u64, result: Result<(), String>) {
+        if self.slots_change == Some(id) {
+            self.slots_change = None;
+            self.query_now = true;
+            return;
+        }
         let Some((_, _, config)) = self.change.take_if(|(expected, _, _)| *expected == id) else { return };
         match result {
             Ok(()) => {

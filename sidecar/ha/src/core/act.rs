@@ -13,6 +13,7 @@ use crate::event::{Kind, Now};
 use crate::lease::{Holder, PAUSE_FENCE_MS};
 use crate::member::Member;
 use crate::quorum::{in_force, takeover};
+use crate::slots::SlotKind;
 use crate::snapshot::{Snapshot, TaskKind, TaskView, position};
 use crate::store::record::{ATTEMPT, BOOTSTRAP, FENCE, HOLDER, LockRecord, RESULT, SHUTDOWN, TIMELINE};
 use crate::types::{Boot, Lsn, Timeline};
@@ -150,6 +151,7 @@ impl Core {
         }
         if let Some(status) = self.server.status.as_ref().filter(|s| !s.in_recovery || self.standby_leader) {
             annotations.insert("optime".to_owned(), Some(position(status).0.to_string()));
+            annotations.insert("slots".to_owned(), self.slot_positions(status));
         }
         let timeline = self.timeline_to_write(known.timeline, renewal);
         if timeline != known.timeline {
@@ -266,6 +268,11 @@ impl Core {
             Job::PostBootstrap => Task::PostBootstrap,
             Job::BaseBackup { from, leader } => Task::BaseBackup { from: from.clone(), leader: leader.clone() },
             Job::Restore => Task::Restore,
+            Job::CopySlots(from, slots) => {
+                self.server.slots_to_copy.clear();
+                // What it follows now it follows after the restart.
+                Task::CopySlots { from: from.clone(), slots: slots.clone(), config: self.server_config() }
+            }
             Job::Rewind(from) => Task::Rewind { from: from.clone(), pg_rewind: self.config.use_pg_rewind },
             Job::StartPrimary => Task::StartPrimary { config: self.server_config() },
             Job::StartStandby(upstream) => {
@@ -285,7 +292,7 @@ impl Core {
             }
         };
         match &task {
-            Task::StartPrimary { config } | Task::StartStandby { config } => {
+            Task::StartPrimary { config } | Task::StartStandby { config } | Task::CopySlots { config, .. } => {
                 self.applied = Some(config.clone());
                 self.server.upstream = Some(config.upstream.clone());
                 self.server.streamless_since = None;
@@ -368,12 +375,21 @@ impl Core {
             _ => self.names_for_promotion(),
         };
         ServerConfig {
-            parameters: self.config.parameters.clone(),
+            parameters: self.parameters(),
             pg_hba: self.config.pg_hba.clone(),
             sync_names,
             upstream: self.server.upstream.clone().flatten(),
             recovery: self.recovery(),
         }
+    }
+
+    /// Logical slots on standbys need the primary to keep what they may still decode.
+    fn parameters(&self) -> BTreeMap<String, String> {
+        let mut parameters = self.config.parameters.clone();
+        if self.config.slots.values().any(|kind| *kind != SlotKind::Physical) {
+            parameters.insert("hot_standby_feedback".to_owned(), "on".to_owned());
+        }
+        parameters
     }
 
     /// What of the remote cluster's archive a standby leader uses wins over our own.

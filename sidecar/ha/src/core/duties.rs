@@ -1,14 +1,11 @@
 //! Standing duties, whatever the verdict: renewals, permits, questions to the server, and what a leader owes its cluster
 //! (slots, synchronous set, address, failsafe).
 
-use std::collections::BTreeSet;
-
 use super::Core;
 use crate::effect::{Change, Effect, ServerConfig};
 use crate::event::Now;
 use crate::history::{self, Line};
 use crate::lease::Holder;
-use crate::member::slot_name;
 use crate::types::{Boot, Timeline};
 
 /// After which a SELECT counts as unanswered, milliseconds.
@@ -29,6 +26,9 @@ impl Core {
         self.keep_configured(boot, effects);
         self.failsafe_round(boot, effects);
         self.prepare_to_lead(boot, effects);
+        if !self.terminating && self.task.is_none() {
+            self.keep_slots(boot, effects);
+        }
         let follows = self.server.status.as_ref().is_some_and(|s| s.in_recovery && s.streaming) && self.task.is_none();
         if follows && self.restartpoint_at.is_some_and(|at| at <= boot) {
             self.restartpoint_at = None;
@@ -42,7 +42,6 @@ impl Core {
         if leading {
             self.keep_sync(boot, effects);
         }
-        self.keep_slots(boot, effects);
         self.keep_address(boot, effects);
         self.keep_config(boot, effects);
         self.finish_failover(boot, effects);
@@ -164,36 +163,6 @@ impl Core {
         let wanted = ServerConfig { upstream, ..self.server_config() };
         if self.applied.as_ref() != Some(&wanted) {
             self.configure(now, wanted, effects);
-        }
-    }
-
-    fn keep_slots(&mut self, now: Boot, effects: &mut Vec<Effect>) {
-        if self.config.pause
-            || !self.config.use_slots
-            || self.change.is_some()
-            || now < self.change_retry_at
-            || !self.pods.listed()
-        {
-            return;
-        }
-        let ttl = self.config.member_slots_ttl_ms;
-        let present: BTreeSet<String> = self.pods.all().map(|p| p.name.clone()).collect();
-        for name in &present {
-            self.slots_seen.insert(name.clone(), now);
-        }
-        self.slots_seen.retain(|_, seen| now.ms_since(*seen) < ttl);
-        let wanted: BTreeSet<String> =
-            self.slots_seen.keys().filter(|name| **name != self.id.name).map(|name| slot_name(name)).collect();
-        let Some(status) = &self.server.status else { return };
-        let known: BTreeSet<String> = status.slots.iter().cloned().collect();
-        if wanted != known {
-            let id = self.id();
-            self.change = Some((id, now, None));
-            // Slots of others than members may be active: they are left, and looked at again in a while.
-            if wanted.is_subset(&known) {
-                self.change_retry_at = now.plus_ms(30_000);
-            }
-            effects.push(Effect::Change { id, change: Change::Slots { wanted: wanted.into_iter().collect() } });
         }
     }
 

@@ -12,6 +12,7 @@ mod duties;
 mod failsafe;
 mod publish;
 mod requests;
+mod slots;
 mod switchover;
 mod sync;
 mod wake;
@@ -208,6 +209,14 @@ pub struct Core {
     /// The same of a write whose outcome is not known.
     sync_unanswered: Option<String>,
     slots_seen: BTreeMap<String, Boot>,
+    /// The server was asked since its slots were looked at.
+    slots_due: bool,
+    /// A change of them is on its way.
+    slots_change: Option<u64>,
+    /// What was tried last about them, and when.
+    slots_tried: Option<(crate::slots::SlotPlan, Boot)>,
+    /// Logical slots that the configuration had.
+    former_slots: std::collections::BTreeSet<String>,
     slice: Option<(String, Vec<String>)>,
     slice_checked: Boot,
     bootstrapper_missing: Option<Boot>,
@@ -288,6 +297,10 @@ impl Core {
             sync_written_on: None,
             sync_unanswered: None,
             slots_seen: BTreeMap::new(),
+            slots_due: false,
+            slots_change: None,
+            slots_tried: None,
+            former_slots: std::collections::BTreeSet::new(),
             slice: None,
             slice_checked: Boot(0),
             bootstrapper_missing: None,

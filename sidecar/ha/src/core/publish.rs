@@ -33,7 +33,7 @@ impl Core {
             Some(TaskKind::Initdb) => "initializing new cluster",
             Some(TaskKind::MoveAside) => "custom bootstrap failed",
             Some(TaskKind::BaseBackup | TaskKind::Restore) => "creating replica",
-            Some(TaskKind::StartPrimary | TaskKind::StartStandby) => "starting",
+            Some(TaskKind::StartPrimary | TaskKind::StartStandby | TaskKind::CopySlots) => "starting",
             Some(TaskKind::Stop) if self.server.running => "stopping",
             _ if self.server.running && self.server.status.is_some() => "running",
             _ if self.server.running => "starting",

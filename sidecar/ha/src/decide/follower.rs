@@ -170,6 +170,13 @@ fn running(s: &Snapshot, leader: &str, status: &ServerStatus) -> Verdict {
             _ => act(Rule::WaitForLeader, format!("no WAL from {leader}"), vec![Action::AskLeader]),
         };
     }
+    if status.streaming && !s.server.slots_to_copy.is_empty() && !s.config.pause && s.now >= s.server.retry_at {
+        let names = s.server.slots_to_copy.clone();
+        let reason = format!("copying the state of the slots {} from {leader}", names.join(", "));
+        if let Some(leader) = s.upstream_of(leader) {
+            return act(Rule::CopySlots, reason, vec![Action::Run(Job::CopySlots(leader, names))]);
+        }
+    }
     let state = if status.streaming { "" } else { " (not streaming yet)" };
     let by_way = if from.member == leader { String::new() } else { format!(" by way of {}", from.member) };
     hold(

@@ -98,6 +98,8 @@ pub enum Job {
         leader: Upstream,
     },
     /// See [`crate::effect::Task`].
+    CopySlots(Upstream, Vec<String>),
+    /// See [`crate::effect::Task`].
     Restore,
     /// See [`crate::effect::Task`].
     Rewind(Upstream),
@@ -121,6 +123,7 @@ impl Job {
             Self::Initdb => TaskKind::Initdb,
             Self::MoveAside => TaskKind::MoveAside,
             Self::Restore => TaskKind::Restore,
+            Self::CopySlots(..) => TaskKind::CopySlots,
             Self::PostBootstrap => TaskKind::PostBootstrap,
             Self::BaseBackup { .. } => TaskKind::BaseBackup,
             Self::Rewind(_) => TaskKind::Rewind,

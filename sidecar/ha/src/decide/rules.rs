@@ -80,6 +80,7 @@ rules! {
         StartStandby "start" "Start as a standby of the leader."
         Shun "fall-back" "The member that the tag `replicatefrom` names sends nothing: the leader does for a while."
         Follow "follow" "Streams from somebody else, or from nobody: the configuration is changed by reload."
+        CopySlots "copy-slots" "Permanent logical slots of the leader are not here: their state is copied, with a restart, so that a failover does not lose them."
         Stuck "stuck" "The leader is the primary, but we have not streamed for long: stop, to compare and repair."
         FollowerPaused "paused" "Paused: PostgreSQL runs as primary though somebody else has the lock; a person did that."
         Following "following" "All is well."

@@ -46,6 +46,8 @@ pub struct LockRecord {
     pub failsafe: BTreeMap<String, String>,
     /// The timeline that its holder makes, or made; 0 when nobody wrote it.
     pub timeline: Timeline,
+    /// Where the leader's replication slots are.
+    pub slots: BTreeMap<String, Lsn>,
     /// Where the former primary ended, if it stopped cleanly before it released the lock.
     pub shutdown: Option<(Timeline, Lsn)>,
 }
@@ -66,6 +68,7 @@ impl LockRecord {
             renew_time: text("renewTime").cloned().unwrap_or_default(),
             transitions: text("transitions").and_then(|t| t.parse().ok()).unwrap_or(0),
             optime: Lsn(text("optime").and_then(|t| t.parse().ok()).unwrap_or(0)),
+            slots: text("slots").and_then(|s| serde_json::from_str(s).ok()).unwrap_or_default(),
             failsafe: text("failsafe").and_then(|f| serde_json::from_str(f).ok()).unwrap_or_default(),
             shutdown: text(SHUTDOWN).and_then(|s| {
                 let (timeline, lsn) = s.split_once('@')?;

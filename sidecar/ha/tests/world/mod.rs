@@ -9,6 +9,7 @@ use matriarch_ha::core::{Core, Identity};
 use matriarch_ha::effect::{Change, Effect, Question, Reply, ServerConfig, StoreCall, Task};
 use matriarch_ha::event::*;
 use matriarch_ha::quorum::SyncNames;
+use matriarch_ha::slots::SlotStatus;
 use matriarch_ha::snapshot::Snapshot;
 use matriarch_ha::store::record::SyncState;
 use matriarch_ha::tags::Tags;
@@ -23,6 +24,7 @@ pub struct Database {
     pub config: ServerConfig,
     pub permit: Option<Boot>,
     pub seq: u64,
+    pub slots: Vec<SlotStatus>,
     /// Receives nothing any more.
     pub stuck: bool,
     /// How long a stop takes after the shutdown checkpoint, and the pending stop.
@@ -437,6 +439,15 @@ impl World {
                 Ok(())
             }
             Task::PostBootstrap => Ok(()),
+            Task::CopySlots { from, slots, config } => {
+                let theirs = self.nodes[&from.member].db.slots.clone();
+                let db = &mut self.node(name).db;
+                db.slots.extend(theirs.into_iter().filter(|slot| slots.contains(&slot.name)));
+                db.config = config;
+                self.push(name, 0, Event::Exited { pid: 1, how: "exit 0".into(), clean: true, fenced: false });
+                self.push(name, 0, Event::Started { pid: 1 });
+                Ok(())
+            }
             Task::MoveAside => {
                 self.node(name).db.data = None;
                 Ok(())
@@ -554,8 +565,17 @@ impl World {
                 self.push(name, 1, Event::Queried { id, result });
             }
             Effect::Change { id, change } => {
-                if let Change::Configure(config) = change {
-                    self.node(name).db.config = config;
+                let db = &mut self.node(name).db;
+                match change {
+                    Change::Configure(config) => db.config = config,
+                    Change::Slots(plan) => {
+                        db.slots.retain(|slot| !plan.drop.contains(&slot.name));
+                        for (name, kind) in plan.create {
+                            let lsn = Lsn(db.data.as_ref().unwrap().lsn);
+                            db.slots.push(SlotStatus { name, kind, active: false, lsn, failover: false });
+                        }
+                    }
+                    Change::Checkpoint => {}
                 }
                 self.push(name, 10, Event::Changed { id, result: Ok(()) });
             }
@@ -657,6 +677,7 @@ impl World {
             sync_names: db.config.sync_names.clone(),
             has_conninfo: db.config.upstream.is_some(),
             standbys,
+            slots: db.slots.clone(),
             ..ServerStatus::default()
         })
     }

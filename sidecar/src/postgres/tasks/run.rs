@@ -70,7 +70,7 @@ impl Postgres {
 
     /// What is lost if everything dies after a step: nothing. standby.signal comes first, so that from the first step on no start
     /// of this directory can be writable.
-    pub(super) async fn start_standby(&self, config: &ServerConfig) -> Result<(), Error> {
+    pub(in super::super) async fn start_standby(&self, config: &ServerConfig) -> Result<(), Error> {
         self.not_half_rewound().await?;
         let data = self.present().await?;
         if !data.standby_signal {

@@ -1,0 +1,125 @@
+//! Replication slots: made, moved and dropped one by one, so that one that cannot be keeps no other from it; and copied from the
+//! leader, where PostgreSQL cannot make them.
+
+use std::collections::BTreeMap;
+
+use matriarch_ha::effect::{ServerConfig, Upstream};
+use matriarch_ha::slots::{SlotKind, SlotPlan};
+use matriarch_supervisor::protocol::{FileOp, StopMode};
+use tokio_postgres::Client;
+
+use super::{Error, Postgres, conf, local, tool};
+use crate::config::User;
+
+/// A standby that is restarted for its slots becomes an immediate stop after this.
+const STOP_TIMEOUT_MS: u64 = 60_000;
+
+impl Postgres {
+    /// All that can be done of it; the first failure is told.
+    pub(super) async fn slots(&self, plan: &SlotPlan) -> Result<(), Error> {
+        let mut connections = Connections { postgres: self, open: BTreeMap::new() };
+        let mut first = Ok(());
+        let mut keep = |done: Result<(), Error>| {
+            if let Err(error) = done {
+                tracing::warn!("replication slots: {error}");
+                if first.is_ok() {
+                    first = Err(error);
+                }
+            }
+        };
+        for name in &plan.drop {
+            let sql = "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots
+                        WHERE slot_name = $1::text::name AND NOT active";
+            keep(connections.execute("postgres", sql, &[name]).await);
+        }
+        for (name, kind) in &plan.create {
+            keep(match kind {
+                SlotKind::Physical => {
+                    let sql = "SELECT pg_catalog.pg_create_physical_replication_slot(w, true) FROM (SELECT $1::text::name AS w) n
+                                WHERE w NOT IN (SELECT slot_name FROM pg_catalog.pg_replication_slots)";
+                    connections.execute("postgres", sql, &[name]).await
+                }
+                SlotKind::Logical { database, plugin } => {
+                    let sql = "SELECT pg_catalog.pg_create_logical_replication_slot(w, $2::text::name)
+                                 FROM (SELECT $1::text::name AS w) n
+                                WHERE w NOT IN (SELECT slot_name FROM pg_catalog.pg_replication_slots)";
+                    connections.execute(database, sql, &[name, plugin]).await
+                }
+            });
+        }
+        for (name, kind, to) in &plan.advance {
+            let database = match kind {
+                SlotKind::Physical => "postgres",
+                SlotKind::Logical { database, .. } => database.as_str(),
+            };
+            let sql = "SELECT pg_catalog.pg_replication_slot_advance(slot_name, $2::text::pg_lsn)
+                         FROM pg_catalog.pg_replication_slots
+                        WHERE slot_name = $1::text::name AND NOT active
+                          AND coalesce(confirmed_flush_lsn, restart_lsn) < $2::text::pg_lsn";
+            keep(connections.execute(database, sql, &[name, &to.to_string()]).await);
+        }
+        first
+    }
+
+    /// What is lost if everything dies after a step: nothing but the time that the standby is down. Nothing is stopped before all is
+    /// known, and a slot that is here already is left.
+    pub(super) async fn copy_slots(
+        &self,
+        from: &Upstream,
+        slots: &[String],
+        config: &ServerConfig,
+    ) -> Result<(), Error> {
+        let states = self.slot_states(from, slots).await?;
+        if states.is_empty() {
+            return Ok(());
+        }
+        self.supervisor.stop(StopMode::Fast, STOP_TIMEOUT_MS).await?;
+        self.forget_connection();
+        for (name, hex) in states {
+            let folder = self.place.data_dir.join("pg_replslot").join(&name);
+            if self.supervisor.list(folder.clone()).await?.is_none() {
+                self.supervisor.file(FileOp::WriteHex { path: folder.join("state"), hex, mode: 0o600 }).await?;
+            }
+        }
+        self.start_standby(config).await
+    }
+
+    /// The state of slots as the leader has it on disk, by name, in hexadecimal digits. Read with the rights of `pg_rewind`'s role.
+    async fn slot_states(&self, from: &Upstream, slots: &[String]) -> Result<BTreeMap<String, String>, Error> {
+        let user = self.config.credentials(User::Rewind)?.username;
+        let more = [("user", user.as_str()), ("dbname", "postgres"), ("application_name", "matriarch")];
+        let source = conf::conninfo(&self.place, from, &more);
+        // Names of slots are lower case letters, digits and underscores.
+        let names = slots.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
+        let sql = format!(
+            "SELECT slot_name, encode(pg_catalog.pg_read_binary_file('pg_replslot/' || slot_name || '/state'), 'hex')
+               FROM pg_catalog.pg_replication_slots WHERE slot_name IN ({names}) AND restart_lsn IS NOT NULL"
+        );
+        let arguments = ["-X", "-At", "-q", "-w", "-d", &source, "-c", &sql].map(ToOwned::to_owned).to_vec();
+        let finished = self.supervisor.run(tool("psql", arguments)).await?;
+        if !finished.success() {
+            return Err(Error::Program(finished.reason()));
+        }
+        let line = |line: &str| line.split_once('|').map(|(name, hex)| (name.to_owned(), hex.to_owned()));
+        Ok(finished.output.stdout.lines().filter_map(line).collect())
+    }
+}
+
+/// One connection a database.
+struct Connections<'a> {
+    postgres: &'a Postgres,
+    open: BTreeMap<String, Client>,
+}
+
+impl Connections<'_> {
+    async fn execute(&mut self, database: &str, sql: &str, values: &[&String]) -> Result<(), Error> {
+        if !self.open.contains_key(database) {
+            let client = local::connect(&self.postgres.config, database, local::SHORT).await?;
+            self.open.insert(database.to_owned(), client);
+        }
+        let Some(client) = self.open.get(database) else { return Ok(()) };
+        let values: Vec<_> = values.iter().map(|value| *value as &(dyn tokio_postgres::types::ToSql + Sync)).collect();
+        client.execute(sql, &values).await?;
+        Ok(())
+    }
+}
