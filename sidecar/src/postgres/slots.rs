@@ -11,6 +11,9 @@ use tokio_postgres::Client;
 use super::{Error, Postgres, conf, local, tool};
 use crate::config::User;
 
+/// Drops one that nobody uses.
+const DROP: &str = "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots
+                     WHERE slot_name = $1::text::name AND NOT active";
 /// A standby that is restarted for its slots becomes an immediate stop after this.
 const STOP_TIMEOUT_MS: u64 = 60_000;
 
@@ -28,9 +31,7 @@ impl Postgres {
             }
         };
         for name in &plan.drop {
-            let sql = "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots
-                        WHERE slot_name = $1::text::name AND NOT active";
-            keep(connections.execute("postgres", sql, &[name]).await);
+            keep(connections.execute("postgres", DROP, &[name]).await);
         }
         for (name, kind) in &plan.create {
             keep(match kind {
@@ -56,7 +57,13 @@ impl Postgres {
                          FROM pg_catalog.pg_replication_slots
                         WHERE slot_name = $1::text::name AND NOT active
                           AND coalesce(confirmed_flush_lsn, restart_lsn) < $2::text::pg_lsn";
-            keep(connections.execute(database, sql, &[name, &to.to_string()]).await);
+            let moved = connections.execute(database, sql, &[name, &to.to_string()]).await;
+            if moved.as_ref().is_err_and(|error| error.to_string().contains("has already been removed")) {
+                // A copy that needs WAL which never was here: without it the leader's state is copied anew.
+                tracing::warn!("the slot {name} needs WAL that is not here: it is dropped, and copied again later");
+                keep(connections.execute("postgres", DROP, &[name]).await);
+            }
+            keep(moved);
         }
         first
     }
@@ -84,7 +91,8 @@ impl Postgres {
         self.start_standby(config).await
     }
 
-    /// The state of slots as the leader has it on disk, by name, in hexadecimal digits. Read with the rights of `pg_rewind`'s role.
+    /// The state of slots as the leader has it on disk, by name, in hexadecimal digits; of those only for which our pg_wal has all that
+    /// they may still decode. Read with the rights of `pg_rewind`'s role.
     async fn slot_states(&self, from: &Upstream, slots: &[String]) -> Result<BTreeMap<String, String>, Error> {
         let user = self.config.credentials(User::Rewind)?.username;
         let more = [("user", user.as_str()), ("dbname", "postgres"), ("application_name", "matriarch")];
@@ -92,7 +100,7 @@ impl Postgres {
         // Names of slots are lower case letters, digits and underscores.
         let names = slots.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
         let sql = format!(
-            "SELECT slot_name, encode(pg_catalog.pg_read_binary_file('pg_replslot/' || slot_name || '/state'), 'hex')
+            "SELECT slot_name, pg_catalog.pg_walfile_name(restart_lsn), encode(pg_catalog.pg_read_binary_file('pg_replslot/' || slot_name || '/state'), 'hex')
                FROM pg_catalog.pg_replication_slots WHERE slot_name IN ({names}) AND restart_lsn IS NOT NULL"
         );
         let arguments = ["-X", "-At", "-q", "-w", "-d", &source, "-c", &sql].map(ToOwned::to_owned).to_vec();
@@ -100,8 +108,19 @@ impl Postgres {
         if !finished.success() {
             return Err(Error::Program(finished.reason()));
         }
-        let line = |line: &str| line.split_once('|').map(|(name, hex)| (name.to_owned(), hex.to_owned()));
-        Ok(finished.output.stdout.lines().filter_map(line).collect())
+        let ours = self.supervisor.list(self.place.data_dir.join("pg_wal")).await?.unwrap_or_default();
+        let mut states = BTreeMap::new();
+        for line in finished.output.stdout.lines() {
+            let mut fields = line.split('|');
+            let (Some(name), Some(segment), Some(hex)) = (fields.next(), fields.next(), fields.next()) else { continue };
+            // Of whatever timeline.
+            if segment.get(8..).is_some_and(|number| ours.iter().any(|file| file.get(8..) == Some(number))) {
+                states.insert(name.to_owned(), hex.to_owned());
+            } else {
+                tracing::info!("the slot {name} is not copied yet: it may decode {segment}, which is not here");
+            }
+        }
+        Ok(states)
     }
 }
 

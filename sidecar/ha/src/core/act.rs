@@ -270,6 +270,7 @@ impl Core {
             Job::Restore => Task::Restore,
             Job::CopySlots(from, slots) => {
                 self.server.slots_to_copy.clear();
+                self.slots_copied = now;
                 // What it follows now it follows after the restart.
                 Task::CopySlots { from: from.clone(), slots: slots.clone(), config: self.server_config() }
             }

@@ -211,6 +211,8 @@ pub struct Core {
     slots_seen: BTreeMap<String, Boot>,
     /// The server was asked since its slots were looked at.
     slots_due: bool,
+    /// When the state of some was copied last, or could not be.
+    slots_copied: Boot,
     /// A change of them is on its way.
     slots_change: Option<u64>,
     /// What was tried last about them, and when.
@@ -298,6 +300,7 @@ impl Core {
             sync_unanswered: None,
             slots_seen: BTreeMap::new(),
             slots_due: false,
+            slots_copied: Boot(0),
             slots_change: None,
             slots_tried: None,
             former_slots: std::collections::BTreeSet::new(),

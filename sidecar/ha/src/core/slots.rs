@@ -38,7 +38,10 @@ impl Core {
             replayed: status.replayed,
             there: &status.slots,
         });
-        self.server.slots_to_copy.clone_from(&plan.copy);
+        // One that cannot be copied yet is not asked for all the time.
+        if now.ms_since(self.slots_copied) >= AGAIN_MS || self.slots_copied == Boot(0) {
+            self.server.slots_to_copy.clone_from(&plan.copy);
+        }
         let todo = SlotPlan { copy: Vec::new(), ..plan };
         if todo == SlotPlan::default() {
             self.slots_tried = None;
