@@ -35,7 +35,7 @@ async fn a_logical_slot_survives_a_failover() {
     one.task(Task::PostBootstrap).await.unwrap();
     let create = [
         ("two".to_owned(), SlotKind::Physical),
-        ("cdc".to_owned(), logical()),
+        ("early".to_owned(), logical()),
         ("bad".to_owned(), SlotKind::Logical { database: "nowhere".into(), plugin: "test_decoding".into() }),
     ];
     // One that cannot be made keeps no other from it.
@@ -54,10 +54,13 @@ async fn a_logical_slot_survives_a_failover() {
         slots: names.iter().map(|name| (*name).to_owned()).collect(),
         config: config.clone(),
     };
-    // Nothing to copy: nothing is stopped.
+    // Nothing to copy, or one that may decode WAL which never was here: nothing is stopped.
     let started = two.status().await.started;
-    two.task(copy(&["none"])).await.unwrap();
+    one.sql("CHECKPOINT").await;
+    two.task(copy(&["none", "early"])).await.unwrap();
     assert_eq!(two.status().await.started, started);
+    let create = [("cdc".to_owned(), logical())].into();
+    one.postgres.change(Change::Slots(SlotPlan { create, ..SlotPlan::default() })).await.unwrap();
     one.sql("CHECKPOINT").await;
     two.task(copy(&["cdc"])).await.unwrap();
     let status = until("streaming again", async || Some(two.status().await).filter(|status| status.streaming)).await;

@@ -112,7 +112,9 @@ impl Postgres {
         let mut states = BTreeMap::new();
         for line in finished.output.stdout.lines() {
             let mut fields = line.split('|');
-            let (Some(name), Some(segment), Some(hex)) = (fields.next(), fields.next(), fields.next()) else { continue };
+            let (Some(name), Some(segment), Some(hex)) = (fields.next(), fields.next(), fields.next()) else {
+                continue;
+            };
             // Of whatever timeline.
             if segment.get(8..).is_some_and(|number| ours.iter().any(|file| file.get(8..) == Some(number))) {
                 states.insert(name.to_owned(), hex.to_owned());
