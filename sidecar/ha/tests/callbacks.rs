@@ -4,7 +4,7 @@
 
 mod world;
 
-use matriarch_ha::event::{Kind, TaskError};
+use matriarch_ha::event::{Event, Kind, Request, RestartOrder, TaskError};
 use world::World;
 
 const CONFIG: &str = r#"{"ttl":10,"loop_wait":2,"retry_timeout":3}"#;
@@ -53,6 +53,18 @@ fn callbacks_are_told_of_starts_stops_reloads_and_roles_once_each() {
     world.run(2_000);
     let one = told(&mut world, "x-1");
     assert_eq!(one.iter().filter(|call| !call.starts_with("on_reload")).collect::<Vec<_>>(), ["on_start primary"]);
+}
+
+#[test]
+fn a_restart_that_was_asked_for_is_one_callback() {
+    let mut world = World::new(&["x-0"], CONFIG);
+    world.run_until("made", 20_000, |w| w.annotation("x-config", "initialize").is_some_and(|i| !i.is_empty()));
+    world.run(3_000);
+    told(&mut world, "x-0");
+    world.push("x-0", 1, Event::Request { id: 7, request: Request::Restart(RestartOrder::default()) });
+    world.run(5_000);
+    let calls = told(&mut world, "x-0");
+    assert_eq!(calls.iter().filter(|call| !call.starts_with("on_reload")).collect::<Vec<_>>(), ["on_restart primary"]);
 }
 
 #[test]

@@ -290,7 +290,10 @@ impl Core {
         }
         if status.streaming {
             self.server.streamless_since = None;
-            self.server.repair = Repair::None;
+            // An answer of a server that is being stopped for a repair says nothing against that.
+            if self.task.is_none() {
+                self.server.repair = Repair::None;
+            }
             self.server.failures = 0;
         } else if status.in_recovery && self.server.streamless_since.is_none() {
             self.server.streamless_since = Some(now);

@@ -14,6 +14,8 @@ pub(super) struct Callbacks {
     ended: bool,
     /// By our own doing.
     stopped: bool,
+    /// For a restart.
+    restarted: bool,
     /// It has read its configuration again.
     pub(super) reloaded: bool,
 }
@@ -23,7 +25,9 @@ impl Core {
     pub(super) fn callback_stopped(&mut self) {
         if self.server.running {
             self.callbacks.ended = true;
-            self.callbacks.stopped = self.task.as_ref().is_some_and(|(_, job, _)| job.kind() == TaskKind::Stop);
+            self.callbacks.restarted = self.restarting();
+            self.callbacks.stopped =
+                !self.callbacks.restarted && self.task.as_ref().is_some_and(|(_, job, _)| job.kind() == TaskKind::Stop);
         }
     }
 
@@ -45,6 +49,7 @@ impl Core {
         let action = match self.callbacks.role {
             None => Some(Callback::Start),
             Some(known) if known != role => Some(Callback::RoleChange),
+            Some(_) if self.callbacks.restarted => Some(Callback::Restart),
             Some(_) if self.callbacks.ended => Some(Callback::Start),
             Some(_) => std::mem::take(&mut self.callbacks.reloaded).then_some(Callback::Reload),
         };

@@ -63,6 +63,11 @@ impl Core {
         effects.push(Effect::Reply { id, reply: Reply::Text { code, text: text.into() } });
     }
 
+    /// PostgreSQL is being restarted because somebody asked for it.
+    pub(super) fn restarting(&self) -> bool {
+        self.commands.present.as_ref().is_some_and(|(command, _)| command.kind == CommandKind::Restart)
+    }
+
     /// What is going on, in Patroni's words.
     fn busy(&self) -> Option<&'static str> {
         if let Some((command, _)) = &self.commands.present {
@@ -77,6 +82,7 @@ impl Core {
             TaskKind::BaseBackup | TaskKind::Restore => "creating replica",
             TaskKind::Initdb | TaskKind::PostBootstrap | TaskKind::MoveAside => "bootstrap",
             TaskKind::StartPrimary | TaskKind::StartStandby => "start",
+            TaskKind::CopySlots => "copy_logical_slots",
             TaskKind::Stop => "stop",
         })
     }
