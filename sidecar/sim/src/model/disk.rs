@@ -1,5 +1,7 @@
 //! A data directory: what survives a crash of the processes, and what a crash of the node takes.
 
+use matriarch_ha::slots::SlotStatus;
+
 use super::wal::{BranchId, Pos, Wal};
 
 /// Whether the directory can be started.
@@ -57,8 +59,8 @@ pub(crate) struct Disk {
     pub(crate) standby_signal: bool,
     /// The highest timeline number whose history this directory has.
     pub(crate) known_timeline: u32,
-    /// Physical slots.
-    pub(crate) slots: Vec<String>,
+    /// Replication slots.
+    pub(crate) slots: Vec<SlotStatus>,
 }
 
 impl Disk {

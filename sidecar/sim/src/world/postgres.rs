@@ -3,6 +3,7 @@
 use matriarch_ha::effect::Change;
 use matriarch_ha::event::{ControlData, DataDir, Event, QueryError, ServerStatus, StandbyStatus};
 use matriarch_ha::history::Line;
+use matriarch_ha::slots::SlotStatus;
 use matriarch_ha::types::{Lsn, Timeline};
 
 use super::event::ServerEv;
@@ -127,8 +128,22 @@ impl World {
                     n.disk.restartpoint(&self.wal);
                 }
             }
-            Change::Slots { wanted } if up => {
-                self.nodes[node].disk.slots = wanted;
+            Change::Slots(plan) if up => {
+                // The model's slots hold no WAL: only that they are there counts.
+                let disk = &mut self.nodes[node].disk;
+                let lsn = Lsn(disk.written.lsn);
+                disk.slots.retain(|slot| !plan.drop.contains(&slot.name));
+                let made = plan.create.into_iter();
+                disk.slots.extend(made.map(|(name, kind)| SlotStatus {
+                    name,
+                    kind,
+                    active: false,
+                    lsn,
+                    failover: false,
+                }));
+                for (name, _, to) in plan.advance {
+                    disk.slots.iter_mut().filter(|slot| slot.name == name).for_each(|slot| slot.lsn = to);
+                }
             }
             _ => {}
         }

@@ -50,6 +50,7 @@ impl World {
             Task::Rewind { from, .. } => self.rewind(node, step, from),
             Task::StartPrimary { config } => self.start_primary(node, step, config),
             Task::StartStandby { config } => self.start_standby(node, step, config),
+            Task::CopySlots { .. } => failed("no logical slot is configured"),
             Task::Restore => failed("no method without a leader is configured"),
             Task::MoveAside => {
                 self.nodes[node].disk = Disk::empty();
