@@ -7,7 +7,7 @@ use common::{Member, Tools, server, until};
 use matriarch_ha::effect::{Change, Task};
 use matriarch_ha::event::ServerStatus;
 use matriarch_ha::slots::{SlotKind, SlotPlan, SlotStatus};
-use matriarch_ha::types::Lsn;
+use matriarch_ha::types::{Lsn, Timeline};
 
 const STOP: Task = Task::Stop { immediate: false, checkpoint: true, timeout_ms: 10_000 };
 
@@ -87,7 +87,7 @@ async fn a_logical_slot_survives_a_failover() {
     until("replayed", async || (two.status().await.replayed >= end).then_some(())).await;
     one.task(STOP).await.unwrap();
     two.permit_ms(60_000);
-    two.task(Task::Promote).await.unwrap();
+    two.task(Task::Promote { from: Timeline(1), to: Timeline(2) }).await.unwrap();
     two.sql_in("shop", "INSERT INTO t VALUES (3)").await;
     let changes = read(&two).await;
     assert!(changes.contains("integer]:2") && changes.contains("integer]:3"), "{changes}");
