@@ -3,6 +3,7 @@
 
 mod check;
 mod clock;
+pub mod conformance;
 mod draw;
 mod model;
 mod mutants;

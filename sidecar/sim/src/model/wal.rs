@@ -1,6 +1,8 @@
 //! The truth about write-ahead logs: a tree of branches. PostgreSQL sees only timeline numbers and positions, so two branches
 //! may carry the same number, and a server that mixes them up does so here as well.
 
+use matriarch_ha::types::Lsn;
+
 /// A branch of the log.
 pub(crate) type BranchId = u32;
 
@@ -60,6 +62,18 @@ impl Wal {
 
     pub(crate) fn parent(&self, id: BranchId) -> Option<Pos> {
         self.branch(id).and_then(|b| b.parent)
+    }
+
+    /// The history file of a branch; none for timeline 1.
+    pub(crate) fn history(&self, of: BranchId) -> Option<String> {
+        let mut lines = Vec::new();
+        let mut id = of;
+        while let Some(fork) = self.parent(id) {
+            lines.push(format!("{}\t{}\tno recovery target specified\n", self.timeline(fork.branch), Lsn(fork.lsn)));
+            id = fork.branch;
+        }
+        lines.reverse();
+        (!lines.is_empty()).then(|| lines.concat())
     }
 
     /// Everything up to `part` is in the log that ends at `whole`.

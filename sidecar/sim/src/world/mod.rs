@@ -2,6 +2,8 @@
 //! driven by one queue of events in virtual time.
 
 mod agent;
+#[cfg(test)]
+pub(crate) mod bench;
 mod clients;
 mod event;
 mod faults;
@@ -11,6 +13,7 @@ mod node;
 mod peers;
 mod postgres;
 mod replication;
+mod rewind;
 mod server;
 mod store;
 mod supervisor;
@@ -147,8 +150,15 @@ pub fn run_traced(plan: &Plan) -> (Outcome, Vec<String>) {
 
 impl World {
     fn new(plan: &Plan, trace: Option<Trace>) -> Self {
+        let mut world = Self::empty(plan, trace);
+        world.found();
+        world
+    }
+
+    /// Without pods.
+    fn empty(plan: &Plan, trace: Option<Trace>) -> Self {
         let plan = Rc::new(plan.clone());
-        let mut world = Self {
+        Self {
             now: 0,
             queue: Queue::new(),
             draws: Draws::new(plan.seed),
@@ -172,9 +182,7 @@ impl World {
             hash: 0xcbf2_9ce4_8422_2325,
             uids: 0,
             plan,
-        };
-        world.found();
-        world
+        }
     }
 
     /// What the operator makes beforehand, and the pods.

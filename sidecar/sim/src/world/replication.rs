@@ -182,6 +182,8 @@ impl World {
         if more {
             self.standby_flush(node);
         }
+        // Those that cascade from it get what it has.
+        self.pump(node);
     }
 
     pub(super) fn report(&mut self, up: usize, from: usize, receiver: u32, lsn: u64, since: u64) {

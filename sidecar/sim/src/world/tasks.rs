@@ -8,19 +8,18 @@ use super::node::{Pm, Run};
 use super::{Ev, MS, World};
 use crate::draw::For;
 use crate::model::disk::{Disk, Health, State};
-use crate::model::wal::Pos;
 
 /// How often a source is asked whether its first checkpoint after a promotion is done: 200 ms apart, 30 s.
 const CHECKPOINT_TRIES: u32 = 150;
 
-enum Step {
+pub(super) enum Step {
     Again(u64),
     Done(Result<(), TaskError>),
     /// Ends by an event of the server.
     Waits,
 }
 
-fn failed(why: &str) -> Step {
+pub(super) fn failed(why: &str) -> Step {
     Step::Done(Err(TaskError::Failed(why.to_owned())))
 }
 
@@ -108,11 +107,14 @@ impl World {
         }
     }
 
-    fn takes(&mut self, node: usize, low: u64, high: u64) -> Step {
+    pub(super) fn takes(&mut self, node: usize, low: u64, high: u64) -> Step {
         Step::Again(self.draws.log_uniform(For::Task, node, low, high) * MS)
     }
 
     fn initdb(&mut self, node: usize, step: u32) -> Step {
+        if self.nodes[node].disk.health != Health::Empty {
+            return failed("the data directory is not empty");
+        }
         if step == 1 {
             return self.takes(node, 200, 3_000);
         }
@@ -130,14 +132,14 @@ impl World {
     }
 
     /// The source runs as primary, and is reached.
-    fn source(&self, node: usize, from: &Upstream) -> Option<usize> {
+    pub(super) fn source(&self, node: usize, from: &Upstream) -> Option<usize> {
         let source = self.nodes.iter().position(|n| n.ip == from.ip && n.up && n.frozen == 0)?;
         let n = &self.nodes[source];
         (n.server.writable() && self.linked(node, source)).then_some(source)
     }
 
     /// Waits until the source's control file tells its timeline. None: go on.
-    fn source_ready(&mut self, node: usize, source: Option<usize>) -> Option<Step> {
+    pub(super) fn source_ready(&mut self, node: usize, source: Option<usize>) -> Option<Step> {
         let Some(source) = source else { return Some(failed("the source is no primary")) };
         if self.nodes[source].disk.control_timeline == self.timeline(source) || crate::mutants::rewind_at_once() {
             if let Some(run) = &mut self.nodes[node].task {
@@ -175,89 +177,9 @@ impl World {
     }
 
     /// What would be lost with this directory has to be elsewhere.
-    fn wipe(&mut self, node: usize, why: &str) {
+    pub(super) fn wipe(&mut self, node: usize, why: &str) {
         self.line(|w| format!("  {} wipes for a {why}", w.nodes[node].name));
         self.check_wipe(node);
-    }
-
-    fn rewind(&mut self, node: usize, step: u32, from: &Upstream) -> Step {
-        let source = self.source(node, from);
-        match step {
-            1 => {
-                let n = &self.nodes[node];
-                if n.server.pm != Pm::Down || !n.disk.intact() {
-                    return failed("not to be rewound");
-                }
-                self.takes(node, 20, 1_500)
-            }
-            2 => {
-                self.clean_end(node);
-                Step::Again(5 * MS)
-            }
-            3 => self.source_ready(node, source).unwrap_or_else(|| self.rewind_begins(node, source)),
-            _ => {
-                let begun_on = self.nodes[node].task.as_ref().map_or(0, |run| run.source);
-                let same = source.filter(|s| self.nodes[*s].server.incarnation == begun_on);
-                let Some(source) = same else { return failed("the connection to the source was lost") };
-                self.rewind_ends(node, source);
-                Step::Done(Ok(()))
-            }
-        }
-    }
-
-    /// Crash recovery of a former primary writes a checkpoint on its own timeline; a standby replays what it has.
-    fn clean_end(&mut self, node: usize) {
-        let disk = &mut self.nodes[node].disk;
-        disk.flushed = disk.written.lsn;
-        disk.replayed = disk.written.lsn;
-        match disk.state {
-            State::ShutDown | State::ShutDownInRecovery => {}
-            State::InArchiveRecovery => {
-                disk.restartpoint(&self.wal);
-                disk.state = State::ShutDownInRecovery;
-            }
-            State::InProduction => {
-                disk.standby_signal = false;
-                disk.write_checkpoint(&self.wal, State::ShutDown);
-            }
-        }
-    }
-
-    fn rewind_begins(&mut self, node: usize, source: Option<usize>) -> Step {
-        let Some(source) = source else { return failed("the source is no primary") };
-        let (ours, theirs) = (&self.nodes[node].disk, &self.nodes[source].disk);
-        if self.wal.system(ours.written.branch) != self.wal.system(theirs.written.branch) {
-            return failed("source and target clusters are from different systems");
-        }
-        if ours.control_timeline == theirs.control_timeline {
-            // "no rewind required", by number.
-            self.nodes[node].disk.standby_signal = true;
-            return Step::Done(Ok(()));
-        }
-        self.wipe(node, "rewind");
-        self.nodes[node].disk.health = Health::Broken;
-        let server = self.nodes[source].server.incarnation;
-        if let Some(run) = &mut self.nodes[node].task {
-            run.source = server;
-        }
-        self.takes(node, 50, 3_000)
-    }
-
-    fn rewind_ends(&mut self, node: usize, source: usize) {
-        let (ours, theirs) = (self.nodes[node].disk.written, self.nodes[source].disk.written);
-        let theirs = Pos { lsn: self.nodes[source].disk.flushed, ..theirs };
-        let common = self.wal.common(ours, theirs).unwrap_or(theirs);
-        let (known, timeline) = (self.nodes[source].disk.known_timeline, self.nodes[source].disk.control_timeline);
-        let disk = &mut self.nodes[node].disk;
-        disk.health = Health::Intact;
-        disk.written = common;
-        disk.flushed = common.lsn;
-        disk.replayed = common.lsn;
-        disk.consistent = theirs.lsn;
-        disk.state = State::InArchiveRecovery;
-        disk.standby_signal = true;
-        disk.control_timeline = timeline;
-        disk.known_timeline = disk.known_timeline.max(known);
     }
 
     fn start_primary(&mut self, node: usize, step: u32, config: &matriarch_ha::effect::ServerConfig) -> Step {

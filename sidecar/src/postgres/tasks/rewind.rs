@@ -14,6 +14,10 @@ use crate::supervisor::CallError;
 
 /// From here on `pg_rewind` changes the target (its text since PostgreSQL 9.5).
 const CHANGES: &str = "rewinding from last common checkpoint";
+/// There is nothing to do (its text since PostgreSQL 9.5).
+const NOTHING: &str = "no rewind required";
+/// Why, where the numbers are the same.
+const SAME_TIMELINE: &str = "source and target cluster are on the same timeline";
 /// How long a standby that crashed may take to stop after it was started for a clean end.
 const SETTLE_TIMEOUT_MS: u64 = 60_000;
 
@@ -82,12 +86,16 @@ impl Postgres {
             }
             return Err(Error::Program(finished.reason()));
         }
-        if let Some(Divergence::Diverged(why)) = &divergence
-            && [&finished.output.stderr, &finished.output.stdout].iter().any(|text| text.contains("no rewind required"))
-        {
-            // It compares numbers of timelines only. The mark stays: what is here must not follow.
-            return Err(Error::Hopeless(format!("{why}; pg_rewind does not see it")));
+        // It compares numbers of timelines only. A former primary that crashed before the first checkpoint of its timeline knows
+        // that one only since pg_rewind recovered it: until then nothing told that the leader has made another of the number.
+        let said = |words: &str| [&finished.output.stderr, &finished.output.stdout].iter().any(|t| t.contains(words));
+        match divergence {
+            Some(Divergence::Diverged(why)) if said(NOTHING) => Err(why),
+            Some(Divergence::Unknown(why)) if said(SAME_TIMELINE) => Err(why),
+            _ => Ok(()),
         }
+        // The mark stays: what is here must not follow.
+        .map_err(|why| Error::Hopeless(format!("{why}; pg_rewind does not see it")))?;
         self.supervisor.write(self.place.standby_signal(), String::new(), 0o600).await?;
         self.supervisor.file(FileOp::Remove { path: self.place.rewinding() }).await?;
         Ok(())
