@@ -89,8 +89,9 @@ impl World {
 
     /// One of them could win an election that only they take part in.
     pub(crate) fn electable(&self, core: &[usize]) -> bool {
+        // What is stored decides, also while the configuration asks for something else.
         let state = self.sync_state();
-        if self.check.durability == Durability::Async || state.leader.is_none() {
+        if state.leader.is_none() {
             return !core.is_empty();
         }
         let usable = |member: usize| {

@@ -95,7 +95,9 @@ impl World {
             return;
         }
         if now < n.agent.busy_until {
-            let wait = n.agent.busy_until - now;
+            // In the order in which they came.
+            n.agent.deferred_to = (n.agent.deferred_to + 1).max(n.agent.busy_until);
+            let wait = n.agent.deferred_to - now;
             self.push(wait, Ev::Core { node, agent, event: Box::new(event) });
             return;
         }

@@ -1,6 +1,8 @@
 //! After the faults: a part of the members, or all, is whole again, and has to show that it works. Caches, requests in flight,
 //! latches and half-done work stay as they are.
 
+use matriarch_ha::decide::Rule;
+
 use super::{Phase, S, World};
 use crate::check::{Expected, Violation};
 use crate::plan::Durability;
@@ -81,6 +83,12 @@ impl World {
                 self.begin_heal();
             }
             return;
+        }
+        // The holder of a pause that is gone with its fence lifted is waited for until a person decides: so the rule says.
+        let paused = self.check.paused
+            && self.current.iter().any(|node| self.nodes[*node].agent.rule == Rule::PausedHolder.id());
+        if paused && since > self.leader_limit() {
+            return self.enter(Phase::Done);
         }
         let may_wait = self.heal.expected == Some(Expected::Either);
         if self.heal.led_since.is_none() && since > self.leader_limit() {

@@ -52,6 +52,8 @@ pub(crate) struct Agent {
     pub(crate) timer_due: bool,
     pub(crate) slow_ms: u64,
     pub(crate) busy_until: u64,
+    /// When the last event that found it busy comes again.
+    pub(crate) deferred_to: u64,
     pub(crate) view: Option<Box<View>>,
     pub(crate) rule: &'static str,
     /// When the last message to the supervisor arrives: they do not overtake each other.
@@ -192,6 +194,7 @@ impl World {
                 timer_due: false,
                 slow_ms: 0,
                 busy_until: 0,
+                deferred_to: 0,
                 view: None,
                 rule: "",
                 socket_at: 0,
