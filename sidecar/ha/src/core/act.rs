@@ -174,7 +174,8 @@ impl Core {
         // The lock object may have been made anew since; what members say of themselves has outlived it.
         let published = self.members.iter().filter_map(|m| m.status.get("timeline").and_then(Value::as_u64)).max();
         let published = published.and_then(|t| u32::try_from(t).ok()).map_or(Timeline(0), Timeline);
-        let highest = known.max(status.timeline).max(self.lease.timeline()).max(published);
+        let sync = self.locks.get(&self.id.sync_object).map(crate::store::record::timeline).unwrap_or_default();
+        let highest = known.max(status.timeline).max(self.lease.timeline()).max(published).max(sync);
         if !renewal && status.in_recovery { Timeline(highest.0 + 1) } else { highest }
     }
 
@@ -452,6 +453,11 @@ impl Core {
         effects: &mut Vec<Effect>,
     ) {
         if !self.in_flight(|c| matches!(c, Call::Sync)) {
+            let timeline = self.lease.timeline();
+            if timeline != Timeline(0) && keys.get("leader").is_some_and(Option::is_some) {
+                // Once more where it outlives the lock object.
+                keys.insert(TIMELINE.to_owned(), Some(timeline.to_string()));
+            }
             if self.sync_in_doubt() {
                 // A write that changes nothing leaves the version as it is, and the one in doubt could still be applied.
                 keys.insert(ATTEMPT.to_owned(), Some(self.next_id.to_string()));

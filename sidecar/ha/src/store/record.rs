@@ -23,6 +23,11 @@ pub const FENCE: &str = "matriarch.dev/fence";
 /// What came of the last switchover that was not done.
 pub const RESULT: &str = "matriarch.dev/result";
 
+/// The timeline that an object's annotation reserves; 0 without one.
+pub fn timeline(object: &Object) -> Timeline {
+    Timeline(object.annotations.get(TIMELINE).and_then(|t| t.parse().ok()).unwrap_or(0))
+}
+
 /// The leader lock as it is written.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockRecord {
@@ -74,7 +79,7 @@ impl LockRecord {
                 let (timeline, lsn) = s.split_once('@')?;
                 Some((Timeline(timeline.parse().ok()?), Lsn(lsn.parse().ok()?)))
             }),
-            timeline: Timeline(text(TIMELINE).and_then(|t| t.parse().ok()).unwrap_or(0)),
+            timeline: timeline(object),
             acquire_time,
         }
     }

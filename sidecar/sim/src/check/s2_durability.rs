@@ -55,7 +55,9 @@ impl World {
     /// A promotion forked a new branch.
     pub(crate) fn check_fork(&mut self, node: usize, branch: BranchId, fork: Pos) {
         // Thawed in the middle of a promotion, its time over: the fence is on its way, and nothing may rest on this branch.
-        if !self.permitted(node) && !self.check.paused && !self.check.clock_hell {
+        // Or its clock stood still: then it believes in its permit, and only the lock tells.
+        let overtaken = self.check.clock_hell && !self.holds_lock(node);
+        if overtaken || (!self.permitted(node) && !self.check.paused && !self.check.clock_hell) {
             self.check.overdue.push(branch);
             return;
         }

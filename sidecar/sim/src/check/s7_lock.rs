@@ -34,6 +34,11 @@ impl World {
         about.then(|| self.api.get(Kind::Lock, name).map(|object| LockRecord::parse(&object)).unwrap_or_default())
     }
 
+    /// As the store knows it.
+    pub(crate) fn holds_lock(&self, node: usize) -> bool {
+        self.check.lock.uid.as_deref() == Some(self.nodes[node].uid.as_str()) && !self.check.lock.released
+    }
+
     /// A write was applied.
     pub(crate) fn check_write(&mut self, node: usize, uid: &str, call: &StoreCall, before: LockSeen) {
         if let Some(before) = before {
