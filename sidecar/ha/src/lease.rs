@@ -39,6 +39,8 @@ pub struct Lease {
     observed: bool,
     attempts: Vec<Attempt>,
     deadline: Option<Boot>,
+    /// The same by the promises of all members, whatever the lock says.
+    promised: Option<Boot>,
     lifted: Option<Boot>,
     confirmed: Option<Boot>,
 }
@@ -128,12 +130,14 @@ impl Lease {
 
     /// All members promised, in answer to a failsafe call sent at `sent_at`, to leave the lock alone for a ttl.
     pub fn failsafe(&mut self, sent_at: Boot, ttl_ms: u64) {
-        self.extend(deadline(sent_at, ttl_ms));
+        let until = deadline(sent_at, ttl_ms);
+        self.promised = Some(self.promised.map_or(until, |p| p.max(until)));
     }
 
     /// Our tenure ends now: released, or given up.
     pub fn end(&mut self) {
         self.deadline = None;
+        self.promised = None;
         self.lifted = None;
         self.confirmed = None;
         self.attempts.clear();
@@ -144,6 +148,7 @@ impl Lease {
         if !mine(record, me) {
             if record.leader.is_some() {
                 self.deadline = None;
+                self.promised = None;
                 self.lifted = None;
             }
             return;
@@ -164,7 +169,7 @@ impl Lease {
 
     /// Until when our tenure is confirmed.
     pub fn deadline(&self) -> Option<Boot> {
-        self.deadline
+        self.deadline.max(self.promised)
     }
 
     /// Until when our fence may be lifted: only while the stored lock says so to everybody.
@@ -315,6 +320,17 @@ mod tests {
         // A late answer to the first attempt does not bring the long ttl back.
         lease.observe(at(103), Some((record("a", "u1", &first), "1")), &ME);
         assert_eq!(lease.deadline(), Some(deadline(at(102), 5_000)));
+    }
+
+    #[test]
+    fn a_failsafe_promise_outlasts_renewals_in_doubt() {
+        let mut lease = Lease::default();
+        lease.sending(at(100), Wall(1_000_000), TTL, None);
+        lease.observe(at(101), Some((record("a", "u1", &Wall(1_000_000).to_string()), "1")), &ME);
+        lease.sending(at(102), Wall(2_000_000), TTL, None);
+        lease.failsafe(at(107), TTL);
+        lease.sending(at(108), Wall(3_000_000), TTL, None);
+        assert_eq!(lease.deadline(), Some(deadline(at(107), TTL)));
     }
 
     #[test]

@@ -371,9 +371,11 @@ impl Core {
     /// What a server's files are made from here and now, but for the upstream.
     pub(super) fn server_config(&self) -> ServerConfig {
         let primary = self.server.status.as_ref().is_some_and(|status| !status.in_recovery);
-        let sync_names = match (&self.sync.wanted, &self.sync.guc) {
+        // Until it is known what is wanted, what was put in force last stays: an answer of the server may be older.
+        let last = self.applied.as_ref().map(|applied| &applied.sync_names).or(self.sync.guc.as_ref());
+        let sync_names = match (&self.sync.wanted, last) {
             (Some(names), _) if primary => names.guc(),
-            (None, Some(guc)) if primary => guc.clone(),
+            (None, Some(last)) if primary => last.clone(),
             _ => self.names_for_promotion(),
         };
         ServerConfig {

@@ -174,7 +174,10 @@ impl World {
             Effect::Permit { seq, deadline } => self.send(node, Message::Permit { seq, deadline }),
             Effect::Inspect { id } => self.send(node, Message::Inspect { agent, id }),
             Effect::Query { id, .. } => self.send(node, Message::Query { agent, id }),
-            Effect::Change { id, change } => self.send(node, Message::Change { agent, id, change }),
+            Effect::Change { id, change } => {
+                self.line(|w| format!("  {} changes {change:?}", w.nodes[node].name));
+                self.send(node, Message::Change { agent, id, change });
+            }
             Effect::Task { id, task } => {
                 self.task_asked(node, &task);
                 self.send(node, Message::Task { agent, id, task });
