@@ -5,6 +5,8 @@ SHELL := /bin/bash
 E2E := cargo run --quiet --package matriarch-e2e --
 NAME ?= dev
 NODES ?= 1
+SEEDS ?= 20000
+SIM := $(or $(CARGO_TARGET_DIR),target)/sim/matriarch-sim
 # The majors take turns by commit; MAJOR=15 chooses one.
 MAJORS := 15 16 18
 MAJOR ?= $(word $(shell echo $$(( $$(git rev-list --count HEAD 2>/dev/null || echo 0) % 3 + 1 ))),$(MAJORS))
@@ -18,10 +20,10 @@ demo: deps ## A real Kubernetes here, three PostgreSQL, the primary killed, a ne
 	$(E2E) demo
 
 .PHONY: test
-test: deps fmt-check lint unit bare-quick scenarios ## Everything that CI runs: format, lints, unit tests, generated files, scenarios outside of pods and on a real cluster
+test: deps fmt-check lint unit simulate-quick bare-quick scenarios ## Everything that CI runs: format, lints, unit tests, generated files, simulated clusters, scenarios outside of pods and on a real cluster
 
 .PHONY: test-full
-test-full: deps fmt-check lint unit ## Everything, on every PostgreSQL major; writes docs/measured-MAJOR.md
+test-full: deps fmt-check lint unit simulate mutants ## Everything, on every PostgreSQL major, 20,000 simulated clusters; writes docs/mutants.md and docs/measured-MAJOR.md
 	for major in 15 18; do $(E2E) bare --postgres $$major --report docs/measured-bare-$$major.md; done
 	for major in $(MAJORS); do $(E2E) test --postgres $$major --report docs/measured-$$major.md; done
 
@@ -46,6 +48,24 @@ bare-quick: deps
 unit: ## Unit tests, with real PostgreSQL where a test needs one; stale generated files fail here
 	MATRIARCH_REQUIRE_POSTGRES=1 cargo test --workspace --quiet
 
+# One build, with the mistakes that can be made on purpose in it.
+.PHONY: simulator
+simulator:
+	cargo build --quiet --profile sim --package matriarch-sim --features mutants
+
+.PHONY: simulate
+simulate: simulator ## Simulated clusters under faults, on all cores (SEEDS=20000)
+	$(SIM) run --seeds $(SEEDS)
+
+.PHONY: simulate-quick
+simulate-quick: simulator
+	$(SIM) run --seeds 5000 --twice
+	$(SIM) mutants --replay
+
+.PHONY: mutants
+mutants: simulator ## Breaks every rule on purpose: does a promise notice? Writes docs/mutants.md and the kept plans
+	$(SIM) mutants
+
 .PHONY: fmt
 fmt: ## Format the code
 	cargo fmt --all
@@ -57,6 +77,7 @@ fmt-check: ## Is the code formatted?
 .PHONY: lint
 lint: ## clippy, warnings are errors
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	cargo clippy --package matriarch-sim --features mutants --all-targets --quiet -- -D warnings
 
 .PHONY: generate
 generate: ## Make the generated files anew: CRD, RBAC, rules

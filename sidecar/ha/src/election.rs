@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::SyncMode;
 use crate::event::PeerAnswer;
 use crate::member::Member;
+use crate::mutants::{self, Mutant};
 use crate::quorum;
 use crate::store::record::SyncState;
 use crate::types::{Boot, Lsn, Timeline};
@@ -81,7 +82,8 @@ pub enum Outcome {
 /// Judges the answers so far.
 pub fn judge(round: &Round, me: &Candidate<'_>) -> Outcome {
     let voting = me.mode != SyncMode::Off;
-    if me.mode == SyncMode::Priority && !quorum::electorate(me.sync, me.name) {
+    let outsider = me.mode == SyncMode::Priority && !quorum::electorate(me.sync, me.name);
+    if outsider && !mutants::on(Mutant::OutsiderLeads) {
         return Outcome::Lost(format!("not among the synchronous standbys ({})", me.sync.voters.join(", ")));
     }
     let mut votes = BTreeSet::new();
@@ -89,6 +91,9 @@ pub fn judge(round: &Round, me: &Candidate<'_>) -> Outcome {
     for (name, answer) in &round.asked {
         match answer {
             None => open.push(name.clone()),
+            Some(Err(_)) if mutants::on(Mutant::SilenceVotes) => {
+                votes.insert(name.clone());
+            }
             Some(Err(_)) => {}
             Some(Ok(peer)) => {
                 if peer.running && peer.primary {
@@ -97,7 +102,8 @@ pub fn judge(round: &Round, me: &Candidate<'_>) -> Outcome {
                 if !peer.running || peer.lsn == Lsn(0) {
                     continue;
                 }
-                let ahead = (peer.timeline, peer.lsn) > (me.timeline, me.lsn);
+                let timeline = if mutants::on(Mutant::TimelineIgnored) { me.timeline } else { peer.timeline };
+                let ahead = (timeline, peer.lsn) > (me.timeline, me.lsn);
                 if ahead && !peer.nofailover && me.yields(name) {
                     return Outcome::Lost(format!("{name} is ahead: {} on timeline {}", peer.lsn, peer.timeline));
                 }
@@ -108,7 +114,7 @@ pub fn judge(round: &Round, me: &Candidate<'_>) -> Outcome {
                         peer.failover_priority
                     ));
                 }
-                if !ahead && (!voting || peer.stream_ended) {
+                if !ahead && (!voting || peer.stream_ended || mutants::on(Mutant::VoteWithoutEndedStream)) {
                     votes.insert(name.clone());
                 }
             }

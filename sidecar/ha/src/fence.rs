@@ -9,6 +9,8 @@
 //!   postmaster and of all of its processes. A promotion in flight is fenced, whether or not it came to anything.
 //! * **Closing**: once the fence has closed on a latched postmaster, no later permit opens it for that postmaster.
 
+use crate::mutants::{self, Mutant};
+
 /// From SIGQUIT to SIGKILL. PostgreSQL's own answer to SIGQUIT takes some ten milliseconds; longer than this means that
 /// the postmaster is stopped, hangs, or is gone and left processes behind.
 pub const QUIT_TO_KILL_US: u64 = 300_000;
@@ -112,7 +114,7 @@ impl Fence {
     }
 
     fn newer(&mut self, seq: u64) -> Result<(), FenceError> {
-        if seq <= self.seq {
+        if seq <= self.seq && !mutants::on(Mutant::OldSequence) {
             return Err(FenceError::OldSequence { given: seq, highest: self.seq });
         }
         self.seq = seq;
@@ -123,6 +125,9 @@ impl Fence {
     pub fn may_write(&self, now: u64) -> Result<(), FenceError> {
         if self.kill_at.is_some() {
             return Err(FenceError::Closing);
+        }
+        if mutants::on(Mutant::FenceWithoutPermit) {
+            return Ok(());
         }
         match self.permit {
             Permit::Lifted => Ok(()),
@@ -143,7 +148,7 @@ impl Fence {
     /// To be called before a standby is asked to promote: needs a permit and sets the latch.
     pub fn promoting(&mut self, now: u64) -> Result<(), FenceError> {
         self.may_write(now)?;
-        self.latched = true;
+        self.latched = !mutants::on(Mutant::NoLatch);
         Ok(())
     }
 

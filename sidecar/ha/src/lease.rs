@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::mutants::{self, Mutant};
 use crate::store::record::LockRecord;
 use crate::types::{Boot, Timeline, Wall};
 
@@ -106,7 +107,7 @@ impl Lease {
         }
         self.record = new;
         self.resource_version = resource_version;
-        self.confirm(me);
+        self.confirm(now, me);
         changed
     }
 
@@ -117,11 +118,17 @@ impl Lease {
         }
         self.attempts.push(Attempt { sent_at: now, renew_time: renew_time.to_string(), ttl_ms, fence_ms });
         self.shorten();
+        if self.deadline.is_some() && mutants::on(Mutant::UnknownOutcomeExtends) {
+            self.extend(deadline(now, ttl_ms));
+        }
     }
 
     /// Once sent, a write may be applied: what it says binds us from then on, also when its ttl is shorter than that of the write
     /// that was confirmed.
     fn shorten(&mut self) {
+        if mutants::on(Mutant::ShorterTtlUnbound) {
+            return;
+        }
         let binding = self.attempts.iter().map(|a| deadline(a.sent_at, a.ttl_ms)).min();
         if let (Some(now), Some(binding)) = (self.deadline, binding) {
             self.deadline = Some(now.min(binding));
@@ -143,7 +150,7 @@ impl Lease {
         self.attempts.clear();
     }
 
-    fn confirm(&mut self, me: &Me<'_>) {
+    fn confirm(&mut self, now: Boot, me: &Me<'_>) {
         let Some(record) = &self.record else { return };
         if !mine(record, me) {
             if record.leader.is_some() {
@@ -156,6 +163,7 @@ impl Lease {
         let Some(at) = self.attempts.iter().position(|a| a.renew_time == record.renew_time) else { return };
         let attempt = self.attempts.drain(..=at).next_back();
         if let Some(Attempt { sent_at, ttl_ms, fence_ms, .. }) = attempt {
+            let sent_at = if mutants::on(Mutant::DeadlineFromAnswer) { now } else { sent_at };
             self.lifted = fence_ms.map(|fence| deadline(sent_at, fence));
             self.confirmed = Some(self.confirmed.map_or(sent_at, |c| c.max(sent_at)));
             self.extend(deadline(sent_at, ttl_ms));
@@ -209,6 +217,7 @@ impl Lease {
         }
         let Some(record) = &self.record else {
             let ttl_ms = ttl_ms.max(self.last_ttl_ms);
+            let initialized = initialized && !mutants::on(Mutant::AbsentIsFree);
             let until = if initialized { self.changed_at.plus_ms(ttl_ms) } else { self.changed_at };
             return Holder::Absent { until };
         };
@@ -219,7 +228,8 @@ impl Lease {
             return Holder::Me;
         }
         // The longer of what its holder wrote and what we are configured with: a shortened ttl must not surprise the holder.
-        let until = self.changed_at.plus_ms(record.ttl_ms.unwrap_or(ttl_ms).max(ttl_ms));
+        let written = record.ttl_ms.filter(|_| !mutants::on(Mutant::OwnTtl));
+        let until = self.changed_at.plus_ms(written.unwrap_or(ttl_ms).max(ttl_ms));
         let fenced = record.fence_ms.map_or(until, |fence| until.max(self.changed_at.plus_ms(fence)));
         if now < until {
             Holder::Other { name: leader.clone(), until }
@@ -242,14 +252,18 @@ pub struct Me<'a> {
 
 /// The record shows this very pod.
 pub fn mine(record: &LockRecord, me: &Me<'_>) -> bool {
-    record.leader.as_deref() == Some(me.name) && record.holder_uid.as_deref() == Some(me.uid)
+    let ours = record.holder_uid.as_deref() == Some(me.uid) || mutants::on(Mutant::HolderByName);
+    record.leader.as_deref() == Some(me.name) && ours
 }
 
 /// Until when a primary may run whose lock was written with `ttl_ms` by a request sent at `sent_at`: a margin before anybody else
 /// may take the lock.
 pub fn deadline(sent_at: Boot, ttl_ms: u64) -> Boot {
     let ttl_us = ttl_ms.saturating_mul(1000);
-    let margin = crate::fence::margin(ttl_us, crate::fence::RHO_PPM, crate::fence::K_US);
+    let margin = match mutants::on(Mutant::NoMargin) {
+        true => 0,
+        false => crate::fence::margin(ttl_us, crate::fence::RHO_PPM, crate::fence::K_US),
+    };
     Boot(sent_at.0.saturating_add(ttl_us).saturating_sub(margin))
 }
 

@@ -15,6 +15,7 @@ pub mod history;
 pub mod lease;
 pub mod member;
 pub mod member_status;
+pub mod mutants;
 pub mod quorum;
 pub mod slots;
 pub mod snapshot;

@@ -12,6 +12,7 @@
 use std::collections::BTreeSet;
 
 use crate::config::SyncMode;
+use crate::mutants::{self, Mutant};
 use crate::store::record::SyncState;
 pub use crate::sync_names::SyncNames;
 use crate::types::Lsn;
@@ -63,7 +64,7 @@ pub fn safe(voters: &Set<'_>, q: usize, names: &SyncNames) -> bool {
     }
     let outside = voters.iter().filter(|v| !names.names.iter().any(|n| n == *v)).count();
     let met = (q + 1).saturating_sub(outside);
-    names.names.len() < names.n + met
+    names.names.len() < names.n + met + usize::from(mutants::on(Mutant::SafeOffByOne))
 }
 
 /// The smallest q with which these voters are safe.
@@ -119,12 +120,16 @@ pub fn next_step(r: &Replication<'_>) -> Step {
         let with_new: Set = voters.union(&target).copied().collect();
         if with_new != voters {
             let raised = (q + with_new.len() - voters.len()).max(least(&with_new, r.in_force));
+            let raised = if mutants::on(Mutant::VotersNotRaised) { q } else { raised };
             return r.write(&with_new, raised.min(with_new.len()));
         }
     }
+    if wanted != *r.in_force && mutants::on(Mutant::SyncBeforeNames) {
+        return r.write(&target, 0);
+    }
     // Then commits rest on the wanted set, once V and q are safe with it too.
     if wanted != *r.in_force {
-        if safe(&voters, q, &wanted) {
+        if safe(&voters, q, &wanted) || mutants::on(Mutant::NamesBeforeSync) {
             return Step::Names(wanted);
         }
         let stay: Set = match r.mode {
@@ -144,7 +149,8 @@ pub fn next_step(r: &Replication<'_>) -> Step {
     }
     let has_all = |name: &str| {
         // Who could lead without anybody's vote until now still can.
-        (r.mode == SyncMode::Priority && q == 0 && voters.contains(name))
+        mutants::on(Mutant::VotersBeforeFlush)
+            || (r.mode == SyncMode::Priority && q == 0 && voters.contains(name))
             || r.streaming.iter().any(|(n, flush)| n == name && *flush >= r.in_force_since)
     };
     let behind: Vec<&str> = target.iter().copied().filter(|name| !has_all(name)).collect();
@@ -161,7 +167,9 @@ pub fn next_step(r: &Replication<'_>) -> Step {
 /// May a candidate take over? `votes` are the members that answered, ended their stream, and are not ahead of it.
 pub fn elected(sync: &SyncState, candidate: &str, votes: &BTreeSet<String>) -> bool {
     let others = votes.iter().filter(|v| *v != candidate && electorate(sync, v)).count();
-    if electorate(sync, candidate) { others >= sync.quorum } else { others > sync.quorum }
+    let others = if mutants::on(Mutant::QuorumOffByOne) { others + 1 } else { others };
+    let inside = electorate(sync, candidate) || mutants::on(Mutant::OutsiderLeads);
+    if inside { others >= sync.quorum } else { others > sync.quorum }
 }
 
 /// Its vote counts.
@@ -190,7 +198,8 @@ pub fn takeover(sync: &SyncState, winner: &str, mode: SyncMode, strict: bool) ->
     let mut voters: BTreeSet<String> = BTreeSet::new();
     if mode == SyncMode::Quorum {
         // A winner from outside had one vote more than needed; the rule holds with the same numbers.
-        voters.extend(sync.voters.iter().cloned().chain(sync.leader.clone()));
+        let old = sync.leader.clone().filter(|_| !mutants::on(Mutant::TakeoverWithoutLeader));
+        voters.extend(sync.voters.iter().cloned().chain(old));
         voters.remove(winner);
     }
     let voters: Vec<String> = voters.into_iter().collect();

@@ -12,6 +12,7 @@ use crate::election::Round;
 use crate::event::{DataDir, PeerAnswer, ServerStatus};
 use crate::lease::Holder;
 use crate::member::{Member, slot_name};
+use crate::mutants::{self, Mutant};
 use crate::quorum::{elected, electorate};
 use crate::store::record::{Failover, Initialize, LockRecord, SyncState};
 use crate::tags::Tags;
@@ -197,7 +198,8 @@ pub enum TaskKind {
 impl Snapshot {
     /// Our tenure is confirmed and has at least `ms` left.
     pub fn tenure(&self, ms: u64) -> bool {
-        self.holder == Holder::Me && self.deadline.is_some_and(|d| self.now.plus_ms(ms) < d)
+        let confirmed = self.deadline.is_some_and(|d| self.now.plus_ms(ms) < d);
+        self.holder == Holder::Me && (confirmed || mutants::on(Mutant::FenceWithoutPermit))
     }
 
     /// Somebody held the lock once.

@@ -1,5 +1,6 @@
 //! A node's CLOCK_BOOTTIME: its own origin, its own rate, and in `clock hell` standing still.
 
+use matriarch_ha::mutants::{self, Mutant};
 use matriarch_ha::types::Boot;
 
 use crate::queue::Time;
@@ -29,11 +30,17 @@ impl Clock {
         Boot(self.boot + self.elapsed(now - self.anchor))
     }
 
+    /// Microseconds shown in a true second.
+    fn rate(&self) -> u64 {
+        let ppm = if mutants::on(Mutant::ClocksNotBound) { self.ppm * 100 } else { self.ppm };
+        u64::try_from(1_000_000 + ppm).unwrap_or(1_000_000)
+    }
+
     fn elapsed(&self, world: u64) -> u64 {
         if self.stopped {
             return 0;
         }
-        let rate = u64::try_from(1_000_000 + self.ppm).unwrap_or(1_000_000);
+        let rate = self.rate();
         u64::try_from(u128::from(world) * u128::from(rate) / 1_000_000).unwrap_or(u64::MAX)
     }
 
@@ -46,7 +53,7 @@ impl Clock {
         if self.stopped {
             return None;
         }
-        let rate = u64::try_from(1_000_000 + self.ppm).unwrap_or(1_000_000);
+        let rate = self.rate();
         let world = (u128::from(boot.0 - current.0) * 1_000_000).div_ceil(u128::from(rate));
         // The anchor's own rounding may leave it one microsecond short.
         Some(now + u64::try_from(world).unwrap_or(u64::MAX / 2) + 1)

@@ -6,7 +6,8 @@ mod clock;
 pub mod conformance;
 mod draw;
 mod model;
-mod mutants;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod plan;
 mod queue;
 pub mod shrink;

@@ -1,6 +1,6 @@
 //! `matriarch-sim`: seeds on all cores, one seed with its trace, a stored plan again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,6 +57,35 @@ enum Command {
         /// So many lines of its trace.
         #[arg(long, default_value_t = 60)]
         lines: usize,
+        /// With this mistake made on purpose.
+        #[cfg(feature = "mutants")]
+        #[arg(long)]
+        mutant: Option<String>,
+    },
+    /// Breaks rules, models and fences on purpose, one at a time: the promise that is named has to notice.
+    #[cfg(feature = "mutants")]
+    Mutants {
+        /// Seeds for each.
+        #[arg(long, default_value_t = 2_000)]
+        seeds: u64,
+        /// Where the plans are kept that show the mistakes.
+        #[arg(long, default_value = "sidecar/sim/killers")]
+        keep: PathBuf,
+        /// The table.
+        #[arg(long, default_value = "docs/mutants.md")]
+        table: PathBuf,
+        /// Only these.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
+        /// Only those whose kept plan shows nothing any more.
+        #[arg(long)]
+        stale: bool,
+        /// Looks for nothing: runs the kept plans, with the mistake and without it.
+        #[arg(long)]
+        replay: bool,
+        /// Threads; all cores if absent.
+        #[arg(long)]
+        threads: Option<usize>,
     },
 }
 
@@ -75,11 +104,40 @@ fn main() -> anyhow::Result<ExitCode> {
             }
             Ok(one(&plan, lines))
         }
-        Command::Replay { plan, lines } => {
-            let text = std::fs::read_to_string(&plan).with_context(|| format!("cannot read {}", plan.display()))?;
-            Ok(one(&serde_json::from_str(&text)?, lines))
+        #[cfg(not(feature = "mutants"))]
+        Command::Replay { plan, lines } => Ok(one(&read(&plan)?, lines)),
+        #[cfg(feature = "mutants")]
+        Command::Replay { plan, lines, mutant } => {
+            let plan = read(&plan)?;
+            Ok(matriarch_sim::mutants::with_named(mutant.as_deref(), || one(&plan, lines)))
+        }
+        #[cfg(feature = "mutants")]
+        Command::Mutants { seeds, keep, table, only, stale, replay, threads } => {
+            use matriarch_sim::mutants;
+            let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+            if !replay {
+                mutants::hunt(seeds, &keep, &only, stale, threads)?;
+                std::fs::write(&table, mutants::table(&keep)?)?;
+            }
+            let mut failures = mutants::replay(&keep)?;
+            if std::fs::read_to_string(&table)? != mutants::table(&keep)? {
+                failures.push(format!("{} is not what the kept plans say", table.display()));
+            }
+            for failure in &failures {
+                println!("FAILED {failure}");
+            }
+            Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
     }
+}
+
+/// A plan, or a file that has one in it.
+fn read(path: &Path) -> anyhow::Result<Plan> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut value: serde_json::Value = serde_json::from_str(&text)?;
+    let plan = value.get_mut("plan").map(serde_json::Value::take);
+    let plan = plan.unwrap_or(value);
+    Ok(serde_json::from_value(plan)?)
 }
 
 fn one(plan: &Plan, lines: usize) -> ExitCode {

@@ -1,32 +1,32 @@
 //! Makes a failing plan small: fewer faults, fewer members, a calmer world, as long as the same promise is broken.
 
 use crate::plan::{Plan, When};
-use crate::world::{Outcome, run};
+use crate::world::run;
 
 /// Longest search.
 const RUNS: usize = 600;
 
 struct Search<'a> {
     runs: usize,
-    fails: &'a dyn Fn(&Outcome) -> bool,
+    fails: &'a dyn Fn(&Plan) -> bool,
 }
 
 impl Search<'_> {
     fn still(&mut self, plan: &Plan) -> bool {
         self.runs += 1;
-        self.runs <= RUNS && (self.fails)(&run(plan))
+        self.runs <= RUNS && (self.fails)(plan)
     }
 }
 
 /// The smallest plan found that breaks the same promise.
 pub fn shrink(plan: &Plan) -> Plan {
     let Some(violation) = run(plan).violation else { return plan.clone() };
-    let same = move |outcome: &Outcome| outcome.violation.as_ref().is_some_and(|v| v.invariant == violation.invariant);
+    let same = move |plan: &Plan| run(plan).violation.is_some_and(|v| v.invariant == violation.invariant);
     shrink_while(plan, &same)
 }
 
 /// The smallest plan found for which the predicate holds.
-pub fn shrink_while(plan: &Plan, fails: &dyn Fn(&Outcome) -> bool) -> Plan {
+pub fn shrink_while(plan: &Plan, fails: &dyn Fn(&Plan) -> bool) -> Plan {
     let mut search = Search { runs: 0, fails };
     let mut best = plan.clone();
     loop {

@@ -12,6 +12,7 @@ use crate::election::{ANSWER_TIMEOUT_MS, Round};
 use crate::event::{Kind, Now};
 use crate::lease::{Holder, PAUSE_FENCE_MS};
 use crate::member::Member;
+use crate::mutants::{self, Mutant};
 use crate::quorum::{in_force, takeover};
 use crate::slots::SlotKind;
 use crate::snapshot::{Snapshot, TaskKind, TaskView, position};
@@ -176,7 +177,8 @@ impl Core {
         let published = published.and_then(|t| u32::try_from(t).ok()).map_or(Timeline(0), Timeline);
         let sync = self.locks.get(&self.id.sync_object).map(crate::store::record::timeline).unwrap_or_default();
         let highest = known.max(status.timeline).max(self.lease.timeline()).max(published).max(sync);
-        if !renewal && status.in_recovery { Timeline(highest.0 + 1) } else { highest }
+        let reserves = !renewal && status.in_recovery && !mutants::on(Mutant::TimelineNotReserved);
+        if reserves { Timeline(highest.0 + 1) } else { highest }
     }
 
     /// All members that failsafe mode would ask: those with an address and an api_url, and ourselves.
@@ -201,12 +203,16 @@ impl Core {
         let id = self.id();
         self.calls.insert(id, (now.plus_ms(CALL_TIMEOUT_MS), Call::Lock));
         let name = self.id.leader_object.clone();
+        let blind = match annotations.get("leader") {
+            Some(Some(_)) => mutants::on(Mutant::LockWithoutVersion),
+            _ => mutants::on(Mutant::ReleaseWithoutVersion),
+        };
         effects.push(Effect::Store(if exists {
             StoreCall::Patch(Patch {
                 id,
                 kind: Kind::Lock,
                 name,
-                resource_version: Some(self.lease.resource_version().to_owned()),
+                resource_version: (!blind).then(|| self.lease.resource_version().to_owned()),
                 annotations,
                 labels: BTreeMap::new(),
                 addresses,
@@ -256,7 +262,7 @@ impl Core {
     }
 
     fn run(&mut self, now: Boot, job: Job, s: &Snapshot, effects: &mut Vec<Effect>) {
-        if self.task.is_some() {
+        if self.task.is_some() && !mutants::on(Mutant::TwoTasks) {
             return;
         }
         let kind = job.kind();
@@ -415,6 +421,7 @@ impl Core {
         match &state.leader {
             // Whatever the mode is by now: as long as others may lead by that state, commits must rest on them.
             Some(leader) if *leader == self.id.name => in_force(&state, mode, strict).guc(),
+            _ if mutants::on(Mutant::NamesAfterPromotion) => String::new(),
             _ => takeover(&state, &self.id.name, mode, strict).1.guc(),
         }
     }
@@ -488,7 +495,8 @@ impl Core {
     /// A write of `/sync` whose answer never came may still be applied, as long as the version that it was made for stands.
     pub(super) fn sync_in_doubt(&self) -> bool {
         let version = self.locks.get(&self.id.sync_object).map(|o| &o.resource_version);
-        self.sync_unanswered.is_some() && self.sync_unanswered.as_ref() == version
+        let doubt = self.sync_unanswered.is_some() && self.sync_unanswered.as_ref() == version;
+        doubt && !mutants::on(Mutant::SyncInDoubtIgnored)
     }
 
     pub(super) fn clear_failover(&mut self, now: Boot, why: Option<String>, effects: &mut Vec<Effect>) {

@@ -6,6 +6,7 @@ use super::{CALL_TIMEOUT_MS, Call, Core};
 use crate::effect::{Effect, Patch, StoreCall};
 use crate::event::Kind;
 use crate::lease::Holder;
+use crate::mutants::{self, Mutant};
 use crate::store::record::Failover;
 use crate::types::Boot;
 
@@ -47,7 +48,7 @@ impl Core {
                     id,
                     kind: Kind::Slice,
                     name,
-                    resource_version: Some(version.clone()),
+                    resource_version: (!mutants::on(Mutant::BlindSlice)).then(|| version.clone()),
                     annotations: BTreeMap::new(),
                     labels: BTreeMap::new(),
                     addresses: Some(wanted),

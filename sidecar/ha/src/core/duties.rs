@@ -6,6 +6,7 @@ use crate::effect::{Change, Effect, ServerConfig};
 use crate::event::Now;
 use crate::history::{self, Line};
 use crate::lease::Holder;
+use crate::mutants::{self, Mutant};
 use crate::types::{Boot, Timeline};
 
 /// After which a SELECT counts as unanswered, milliseconds.
@@ -72,7 +73,9 @@ impl Core {
         let wiped = stays
             && matches!(self.holder(boot), Holder::Absent { .. })
             && self.lease.deadline().is_some_and(|d| boot < d);
-        if (self.holder(boot) != Holder::Me && !wiped) || !self.server.attached || !self.server.installed {
+        let primary = self.server.status.as_ref().is_some_and(|s| !s.in_recovery);
+        let holds = self.holder(boot) == Holder::Me || (primary && mutants::on(Mutant::RenewOthersLock));
+        if (!holds && !wiped) || !self.server.attached || !self.server.installed {
             return;
         }
         let confirmed = self.lease.confirmed().is_some_and(|c| c >= self.lock_sent);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{Core, FailsafeRound};
 use crate::effect::{Effect, Question, Reply};
 use crate::lease::Holder;
+use crate::mutants::{self, Mutant};
 use crate::types::Boot;
 
 /// After which a member counts as silent in a failsafe round, milliseconds.
@@ -69,9 +70,16 @@ impl Core {
         match result {
             Ok(()) if round.open.is_empty() => {
                 let (sent, ttl_ms) = (round.sent, round.ttl_ms);
+                let sent = if mutants::on(Mutant::FailsafeFromAnswer) { now.plus_ms(1_500) } else { sent };
                 self.failsafe_complete(sent, ttl_ms);
             }
             Ok(()) => {}
+            Err(_) if mutants::on(Mutant::FailsafeMajority) => {
+                if round.open.is_empty() {
+                    let (sent, ttl_ms) = (round.sent, round.ttl_ms);
+                    self.failsafe_complete(sent, ttl_ms);
+                }
+            }
             Err(why) => {
                 self.server.last_error = Some(format!("failsafe: {member}: {why}"));
                 self.failsafe = None;
@@ -110,7 +118,10 @@ impl Core {
         // Not shorter than the leader counts on, whatever of a changed ttl we have heard; and no earlier promise is shortened.
         let stored = record.and_then(|r| r.ttl_ms).unwrap_or(0);
         let until = now.plus_ms(ttl_ms.max(stored).max(self.config.ttl_ms));
-        self.promised_until = self.promised_until.max(Some(until));
+        let until = if mutants::on(Mutant::PromiseTooShort) { now.plus_ms(self.config.loop_wait_ms) } else { until };
+        if !mutants::on(Mutant::PromiseForgotten) {
+            self.promised_until = self.promised_until.max(Some(until));
+        }
         Reply::Text { code: 200, text: "Accepted".into() }
     }
 }

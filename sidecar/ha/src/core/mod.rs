@@ -31,6 +31,7 @@ use crate::event::{Event, Kind, Now, PeerAnswer};
 use crate::history::History;
 use crate::lease::{Holder, Lease, Me};
 use crate::member::Member;
+use crate::mutants::{self, Mutant};
 use crate::quorum::SyncNames;
 use crate::snapshot::{Server, Snapshot, TaskView};
 use crate::store::cache::Cache;
@@ -395,6 +396,12 @@ impl Core {
     }
 
     fn holder(&self, now: Boot) -> Holder {
+        if mutants::on(Mutant::ExpiryByRenewTime)
+            && let Some(record) = self.lease.record().filter(|record| !crate::lease::mine(record, &self.me()))
+            && mutants::expired(record, self.wall)
+        {
+            return Holder::Free { released: false, since: self.lease.changed_at() };
+        }
         let initialized = !matches!(self.initialize(), Initialize::Absent);
         self.lease.holder(now, &self.me(), self.config.ttl_ms, initialized)
     }

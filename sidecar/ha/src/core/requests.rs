@@ -5,6 +5,7 @@ use crate::config::SyncMode;
 use crate::effect::{Effect, Reply};
 use crate::event::{PeerAnswer, Request, ServerStatus};
 use crate::lease::Holder;
+use crate::mutants::{self, Mutant};
 use crate::snapshot::position;
 use crate::types::Boot;
 
@@ -27,7 +28,7 @@ impl Core {
             return;
         }
         if let Some(round) = &mut self.round
-            && round.ids.remove(&id).is_some()
+            && (round.ids.remove(&id).is_some() || mutants::on(Mutant::StaleAnswers))
         {
             round.asked.insert(member, Some(result));
         }
@@ -87,7 +88,8 @@ impl Core {
         let (status_sent, hold) = (self.status_sent, self.stream_hold);
         let usable = self.server.running && self.server.status.is_some();
         let (ready, open): (Vec<_>, Vec<_>) = self.elections.drain(..).partition(|(_, asked)| {
-            !usable || (status_sent >= *asked && hold != Some(false)) || now.ms_since(*asked) >= ELECTION_MS
+            let ended = (status_sent >= *asked && hold != Some(false)) || mutants::on(Mutant::OldPositionVotes);
+            !usable || ended || now.ms_since(*asked) >= ELECTION_MS
         });
         self.elections = open;
         for (id, _) in ready {
@@ -106,7 +108,7 @@ impl Core {
             answer.lsn = position(status);
             answer.timeline = status.timeline;
             answer.system_id.clone_from(&status.system_id);
-            answer.stream_ended = self.stream_hold == Some(true);
+            answer.stream_ended = self.stream_hold == Some(true) || mutants::on(Mutant::OldPositionVotes);
         }
         answer
     }

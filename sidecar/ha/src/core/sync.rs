@@ -6,6 +6,7 @@ use super::{Call, Core};
 use crate::config::SyncMode;
 use crate::effect::Effect;
 use crate::event::ServerStatus;
+use crate::mutants::{self, Mutant};
 use crate::quorum::{Replication, Step, SyncNames, next_step};
 use crate::types::{Boot, Lsn};
 
@@ -24,6 +25,7 @@ impl Core {
         // Since when the setting is in force has to be known, and that nothing else is about to come into force: a question asked
         // after the last change has succeeded tells.
         let current = self.applied.is_some() && self.status_sent >= self.applied_at;
+        let current = current || mutants::on(Mutant::StaleSetting);
         let known = current && self.sync.guc.as_deref() == Some(status.sync_names.as_str());
         if !known || self.in_flight(|c| matches!(c, Call::Sync)) || self.change.is_some() {
             return;
@@ -91,7 +93,9 @@ impl Core {
         let mut found = Vec::new();
         for member in self.members.iter().filter(|m| m.name != self.id.name && !m.tags.nosync) {
             let listed = in_force.names.contains(&member.name);
-            let row = status.standbys.iter().find(|s| s.member == member.name && s.state == "streaming");
+            let row = status.standbys.iter().find(|s| {
+                s.member == member.name && (s.state == "streaming" || mutants::on(Mutant::VotersBeforeFlush))
+            });
             let flush = match row {
                 Some(row) if lags(row.flush) => continue,
                 Some(row) => row.flush,

@@ -4,6 +4,7 @@ use super::server::stopped_dir;
 use super::{Action, Job, Rule, Verdict, act, hold, run};
 use crate::effect::Upstream;
 use crate::event::{ControlData, DataDir, PeerAnswer, ServerStatus};
+use crate::mutants::{self, Mutant};
 use crate::snapshot::{Repair, Snapshot};
 
 /// A standby that has not streamed for so long, though the leader is the primary, is compared with it. Milliseconds.
@@ -75,6 +76,9 @@ fn stopped(s: &Snapshot, leader: &str) -> Verdict {
     let Some(upstream) = s.upstream_of(leader) else {
         return hold(Rule::WaitForLeader, format!("{leader} has the lock, but its pod has not published an address"));
     };
+    if matches!(dir, DataDir::Present(control) if !control.standby_signal) && mutants::on(Mutant::WipeFirst) {
+        return copy(s, leader, upstream, "at once");
+    }
     let follows = s.follows(leader).flatten();
     // A standby's directory may always be started: it follows as soon as there is somebody to follow.
     if let DataDir::Present(control) = dir

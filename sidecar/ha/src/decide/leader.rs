@@ -5,6 +5,7 @@ use super::handover::{starting, switchover};
 use super::server::{shutdown_position, wrong_system};
 use super::{Action, Job, Rule, Verdict, act, hold, run};
 use crate::event::{DataDir, ServerStatus};
+use crate::mutants::{self, Mutant};
 use crate::quorum::takeover;
 use crate::snapshot::{Snapshot, position};
 use crate::store::record::Initialize;
@@ -66,7 +67,7 @@ fn stopped(s: &Snapshot) -> Verdict {
         return act(Rule::LeaderHandOver, "stopped for a switchover: the lock is released", vec![Action::Release(at)]);
     }
     // No process of it is left, and none is started before the lock is ours anew: others may lead if a person says so.
-    if s.config.pause && !s.server.commanded {
+    if s.config.pause && !s.server.commanded && !mutants::on(Mutant::PausedActs) {
         return match s.initialize {
             Initialize::Done(_) => act(
                 Rule::LeaderPausedRelease,
@@ -164,8 +165,9 @@ fn promote(s: &Snapshot, status: &ServerStatus) -> Verdict {
     if !s.tenure(TENURE_TO_BEGIN_MS) {
         return hold(Rule::LeaderConfirm, "waiting for a renewal before the promotion");
     }
-    if s.sync.leader.as_deref() != Some(s.name.as_str()) && s.sync.leader.is_some() {
-        if s.won_on.as_ref() != Some(&s.sync) {
+    let claimed = s.sync.leader.as_deref() == Some(s.name.as_str()) || mutants::on(Mutant::SyncNotClaimed);
+    if !claimed && s.sync.leader.is_some() {
+        if s.won_on.as_ref() != Some(&s.sync) && !mutants::on(Mutant::SyncMovedIgnored) {
             return act(
                 Rule::LeaderSyncMoved,
                 "the synchronous state was changed since the race: the lock is released",
@@ -173,7 +175,7 @@ fn promote(s: &Snapshot, status: &ServerStatus) -> Verdict {
             );
         }
         let (state, names) = takeover(&s.sync, &s.name, s.config.sync_mode, s.config.sync_strict);
-        if status.sync_names != names.guc() {
+        if status.sync_names != names.guc() && !mutants::on(Mutant::NamesAfterPromotion) {
             let reason = format!("synchronous_standby_names becomes {} before the promotion", names.guc());
             return act(Rule::LeaderSync, reason, vec![Action::Follow(None)]);
         }

@@ -3,6 +3,7 @@
 use super::{Action, Job, Rule, Verdict, act, hold};
 use crate::event::DataDir;
 use crate::lease::Holder;
+use crate::mutants::{self, Mutant};
 use crate::snapshot::{Snapshot, TaskKind, TaskView};
 use crate::types::{Lsn, Timeline};
 
@@ -31,7 +32,7 @@ pub fn gate(s: &Snapshot) -> Option<Verdict> {
 
 /// A task in progress is left alone unless it lost its reason.
 pub fn task(s: &Snapshot) -> Option<Verdict> {
-    let task = s.task.as_ref()?;
+    let task = s.task.as_ref().filter(|_| !mutants::on(Mutant::TwoTasks))?;
     if let Some(verdict) = early_release(s, task) {
         return Some(verdict);
     }
@@ -76,6 +77,9 @@ fn early_release(s: &Snapshot, task: &TaskView) -> Option<Verdict> {
     let leaves = s.handing_over || s.terminating;
     if task.kind != TaskKind::Stop || !leaves || s.holder != Holder::Me || !s.server.running {
         return None;
+    }
+    if mutants::on(Mutant::ReleaseBeforeStopped) {
+        return Some(act(Rule::LeaderReleaseEarly, "released at once", vec![Action::Release(None)]));
     }
     if s.now.ms_since(task.since) < EARLY_MS {
         return None;
@@ -137,7 +141,9 @@ pub fn terminating(s: &Snapshot) -> Verdict {
 /// Where a cleanly stopped primary ended; none after any other end.
 pub(crate) fn shutdown_position(dir: &DataDir) -> Option<(Timeline, Lsn)> {
     match dir {
-        DataDir::Present(control) if control.state == "shut down" => Some((control.timeline, control.checkpoint)),
+        DataDir::Present(control) if control.state == "shut down" || mutants::on(Mutant::CrashedIsShutDown) => {
+            Some((control.timeline, control.checkpoint))
+        }
         _ => None,
     }
 }
@@ -163,7 +169,7 @@ pub(crate) fn stopped_dir(s: &Snapshot) -> Result<&DataDir, Verdict> {
     let Some(dir) = &s.server.dir else {
         return Err(act(Rule::Inspect, "PostgreSQL is not running", vec![Action::Inspect]));
     };
-    if s.config.pause && !s.server.commanded {
+    if s.config.pause && !s.server.commanded && !mutants::on(Mutant::PausedActs) {
         return Err(hold(Rule::PausedHold, "paused: PostgreSQL is not running and stays so"));
     }
     // What is here is to be thrown away, wherever it comes from.

@@ -6,6 +6,7 @@ use crate::config::SyncMode;
 use crate::election::{Candidate, Outcome, judge};
 use crate::event::{DataDir, ServerStatus};
 use crate::lease::Holder;
+use crate::mutants::{self, Mutant};
 use crate::snapshot::{Snapshot, position};
 use crate::store::record::{Initialize, When};
 use crate::types::Boot;
@@ -170,7 +171,7 @@ fn race(s: &Snapshot, status: &ServerStatus) -> Verdict {
         // A primary that stopped in order has told where its log ends: whoever has all of it lacks no commit.
         if let (Holder::Free { released: true, .. }, Some((timeline, end))) = (&s.holder, lock.shutdown)
             && status.timeline == timeline
-            && mine > end
+            && (mine > end || mutants::on(Mutant::CompleteWithoutLog))
         {
             return act(
                 Rule::Complete,
@@ -223,6 +224,7 @@ fn race(s: &Snapshot, status: &ServerStatus) -> Verdict {
         former: s.lock.as_ref().and_then(|l| l.leader.as_deref()),
     };
     match judge(round, &me) {
+        _ if mutants::on(Mutant::NoRace) => act(Rule::Acquire, "the first one takes it", vec![Action::Acquire]),
         Outcome::Won => act(Rule::Acquire, "acquiring the lock: nobody is ahead", vec![Action::Acquire]),
         Outcome::Open(waiting) => hold(Rule::RaceOpen, format!("waiting for {}", waiting.join(", "))),
         Outcome::Lost(why) if s.now.ms_since(round.started) >= ROUND_PAUSE_MS => act(

@@ -61,6 +61,7 @@ impl World {
             self.check.overdue.push(branch);
             return;
         }
+        self.check_claimed(node);
         let lost = self.missing(true, fork);
         if let Some(commit) = lost.first()
             && !self.check.failover_by_hand

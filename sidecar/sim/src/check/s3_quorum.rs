@@ -26,6 +26,18 @@ impl World {
         SyncState::parse(self.api.get(Kind::Lock, "x-sync").ok().as_deref())
     }
 
+    /// Whoever is promoted has claimed `/sync`: else its commits rest on another's votes.
+    pub(crate) fn check_claimed(&mut self, node: usize) {
+        if self.check.durability == Durability::Async || self.check.suspended || self.check.failover_by_hand {
+            return;
+        }
+        let n = &self.nodes[node];
+        if let Some(leader) = self.sync_state().leader.filter(|leader| *leader != n.name) {
+            let what = format!("{} is promoted while the votes are those of {leader}", n.name);
+            self.check.fail(self.now, "S3", what);
+        }
+    }
+
     /// After every write of `/sync`, and every change of the setting that is loaded.
     pub(crate) fn check_names(&mut self, node: usize) {
         if self.check.durability == Durability::Async {

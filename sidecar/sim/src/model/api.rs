@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use matriarch_ha::effect::Patch;
 use matriarch_ha::event::{Kind, Object, StoreError};
+use matriarch_ha::mutants::{self, Mutant};
 
 /// One event of the log.
 #[derive(Debug, Clone)]
@@ -72,7 +73,8 @@ impl Api {
 
     pub(crate) fn patch(&mut self, patch: &Patch) -> Result<Rc<Object>, StoreError> {
         let old = self.get(patch.kind, &patch.name)?;
-        if patch.resource_version.as_ref().is_some_and(|version| *version != old.resource_version) {
+        let stale = patch.resource_version.as_ref().is_some_and(|version| *version != old.resource_version);
+        if stale && !mutants::on(Mutant::CasIgnored) {
             return Err(StoreError::Conflict);
         }
         let mut object = (*old).clone();

@@ -4,6 +4,7 @@ use matriarch_ha::core::Core;
 use matriarch_ha::effect::{Effect, StoreCall};
 use matriarch_ha::event::{Attached, Event, Now};
 use matriarch_ha::fence::Permit;
+use matriarch_ha::mutants::{self, Mutant};
 use matriarch_ha::types::{Boot, Wall};
 
 use super::event::Message;
@@ -87,7 +88,8 @@ impl World {
     pub(super) fn core_event(&mut self, node: usize, agent: u32, event: Event) {
         let now = self.now;
         let n = &mut self.nodes[node];
-        if n.agent.incarnation != agent || n.agent.core.is_none() || !n.up {
+        let late = n.agent.incarnation != agent && !mutants::on(Mutant::StaleAnswers);
+        if late || n.agent.core.is_none() || !n.up {
             return;
         }
         if n.agent.stopped > 0 {

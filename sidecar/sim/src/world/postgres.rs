@@ -3,6 +3,7 @@
 use matriarch_ha::effect::Change;
 use matriarch_ha::event::{ControlData, DataDir, Event, QueryError, ServerStatus, StandbyStatus};
 use matriarch_ha::history::Line;
+use matriarch_ha::mutants::{self, Mutant};
 use matriarch_ha::slots::SlotStatus;
 use matriarch_ha::types::{Lsn, Timeline};
 
@@ -21,8 +22,8 @@ impl World {
         let disk = &self.nodes[node].disk;
         let found = match disk.health {
             Health::Empty => DataDir::Empty,
-            Health::Broken => DataDir::Broken("half rewound".to_owned()),
-            Health::Intact => DataDir::Present(ControlData {
+            Health::Broken if !mutants::on(Mutant::HalfRewoundStarts) => DataDir::Broken("half rewound".to_owned()),
+            Health::Intact | Health::Broken => DataDir::Present(ControlData {
                 system_id: self.wal.system(disk.written.branch).to_string(),
                 state: disk.state.words().to_owned(),
                 timeline: Timeline(disk.control_timeline),

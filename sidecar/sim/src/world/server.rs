@@ -2,6 +2,7 @@
 
 use matriarch_ha::effect::ServerConfig;
 use matriarch_ha::event::Event;
+use matriarch_ha::mutants::{self, Mutant};
 use matriarch_ha::quorum::SyncNames;
 
 use super::event::ServerEv;
@@ -19,6 +20,7 @@ impl World {
     /// Spawns a postmaster.
     pub(super) fn spawn(&mut self, node: usize, primary: bool, config: ServerConfig) {
         let recovery = self.draws.log_uniform(For::Task, node, 5, 1_500) * MS;
+        self.check_start(node);
         let n = &mut self.nodes[node];
         let receivers = n.server.receivers;
         n.server = Server::down(n.server.incarnation + 1, receivers);
@@ -155,7 +157,7 @@ impl World {
                 .senders
                 .iter()
                 .filter(|s| s.streaming && (names.is_star() || names.names.contains(&s.member)))
-                .map(|s| s.flush)
+                .map(|s| if mutants::on(Mutant::AckBeforeFlush) { s.sent } else { s.flush })
                 .collect();
             positions.sort_unstable_by(|a, b| b.cmp(a));
             reached = reached.min(positions.get(names.n - 1).copied().unwrap_or(0));
@@ -189,6 +191,7 @@ impl World {
         d.flushed = d.written.lsn;
         let timeline = d.known_timeline.max(self.wal.timeline(d.written.branch)) + 1;
         let fork = d.written;
+        let timeline = if mutants::on(Mutant::PromoteKeepsTimeline) { timeline - 1 } else { timeline };
         let branch = self.wal.fork(fork, timeline);
         d.written = Pos { branch, lsn: fork.lsn };
         d.append(RECORD);

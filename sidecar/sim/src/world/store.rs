@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use matriarch_ha::effect::StoreCall;
 use matriarch_ha::event::{Event, Kind, Object, StoreError, StoreEvent};
+use matriarch_ha::mutants::{self, Mutant};
 
 use super::{Ev, MS, S, World};
 use crate::draw::For;
@@ -269,6 +270,9 @@ impl World {
             if self.streams[stream].held.len() == 1 {
                 self.push(300 * MS, Ev::Watch { stream, index: HELD });
             }
+            return;
+        }
+        if self.api.log[index].revision % 4 == 0 && mutants::on(Mutant::WatchDropsEvents) {
             return;
         }
         let change = &self.api.log[index];

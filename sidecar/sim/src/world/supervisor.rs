@@ -2,6 +2,7 @@
 
 use matriarch_ha::event::{DataDir, Event, QueryError, TaskError};
 use matriarch_ha::fence::{Fence, FenceAction, QUIT_TO_KILL_US, Role};
+use matriarch_ha::mutants::{self, Mutant};
 use matriarch_ha::types::Boot;
 
 use super::event::{Message, ServerEv};
@@ -73,6 +74,7 @@ impl World {
         let boot = n.clock.boot(now).0;
         let server = n.server.incarnation;
         match n.supervisor.fence.due(boot) {
+            _ if mutants::on(Mutant::FenceKillsNothing) => {}
             FenceAction::Nothing => {}
             FenceAction::Quit { .. } => {
                 self.line(|w| format!("  {} fence: SIGQUIT", w.nodes[node].name));

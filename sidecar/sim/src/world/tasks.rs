@@ -3,6 +3,7 @@
 use matriarch_ha::effect::{Task, Upstream};
 use matriarch_ha::event::{Event, TaskError};
 use matriarch_ha::fence::Role;
+use matriarch_ha::mutants::{self, Mutant};
 
 use super::node::{Pm, Run};
 use super::{Ev, MS, World};
@@ -141,7 +142,7 @@ impl World {
     /// Waits until the source's control file tells its timeline. None: go on.
     pub(super) fn source_ready(&mut self, node: usize, source: Option<usize>) -> Option<Step> {
         let Some(source) = source else { return Some(failed("the source is no primary")) };
-        if self.nodes[source].disk.control_timeline == self.timeline(source) || crate::mutants::rewind_at_once() {
+        if self.nodes[source].disk.control_timeline == self.timeline(source) || mutants::on(Mutant::RewindAtOnce) {
             if let Some(run) = &mut self.nodes[node].task {
                 run.source = 0;
             }
@@ -157,6 +158,11 @@ impl World {
         let source = self.source(node, from);
         match step {
             1 => self.takes(node, 5, 60),
+            2 if mutants::on(Mutant::WipeFirst) && source.is_none() => {
+                self.wipe(node, "copy");
+                self.nodes[node].disk = Disk::empty();
+                failed("the source is no primary")
+            }
             2 => self.source_ready(node, source).unwrap_or_else(|| {
                 self.wipe(node, "copy");
                 self.nodes[node].disk = Disk::empty();
@@ -208,16 +214,17 @@ impl World {
         if n.server.pm != Pm::Down {
             return failed("a postmaster runs");
         }
-        if !n.disk.intact() {
+        if !n.disk.intact() && !mutants::on(Mutant::HalfRewoundStarts) {
             return failed("there is no data directory to start");
         }
-        n.disk.standby_signal = true;
+        n.disk.standby_signal |= !mutants::on(Mutant::NoStandbySignal);
         if step == 1 {
             return self.takes(node, 2, 20);
         }
         match self.may_start(node, Role::Standby) {
             Ok(()) => {
-                self.spawn(node, false, config.clone());
+                let standby = self.nodes[node].disk.standby_signal;
+                self.spawn(node, !standby, config.clone());
                 Step::Waits
             }
             Err(error) => Step::Done(Err(error)),
