@@ -260,9 +260,10 @@ pub fn mine(record: &LockRecord, me: &Me<'_>) -> bool {
 /// may take the lock.
 pub fn deadline(sent_at: Boot, ttl_ms: u64) -> Boot {
     let ttl_us = ttl_ms.saturating_mul(1000);
-    let margin = match mutants::on(Mutant::NoMargin) {
-        true => 0,
-        false => crate::fence::margin(ttl_us, crate::fence::RHO_PPM, crate::fence::K_US),
+    let margin = if mutants::on(Mutant::NoMargin) {
+        0
+    } else {
+        crate::fence::margin(ttl_us, crate::fence::RHO_PPM, crate::fence::K_US)
     };
     Boot(sent_at.0.saturating_add(ttl_us).saturating_sub(margin))
 }

@@ -272,7 +272,7 @@ impl World {
             }
             return;
         }
-        if self.api.log[index].revision % 4 == 0 && mutants::on(Mutant::WatchDropsEvents) {
+        if self.api.log[index].revision.is_multiple_of(4) && mutants::on(Mutant::WatchDropsEvents) {
             return;
         }
         let change = &self.api.log[index];
