@@ -53,8 +53,12 @@ pub(super) fn unfenced(s: &Snapshot, name: &str, until: Boot) -> Verdict {
     let holder = s.lock.as_ref().and_then(|l| l.holder_uid.as_deref());
     let demoted = matches!(&s.leader_answer, Some(Ok(a)) if a.demoted && holder == Some(a.pod_uid.as_str()));
     let primary = s.server.status.as_ref().is_some_and(|st| !st.in_recovery);
-    if demoted || s.by_hand() || primary || !s.store_fresh || !s.server.running {
+    if demoted || s.by_hand() || primary || !s.store_fresh {
         return decide(s);
+    }
+    // A standby may start. A cluster is not made while somebody may lead one.
+    if !s.server.running {
+        return stopped(s);
     }
     act(
         Rule::PausedHolder,
