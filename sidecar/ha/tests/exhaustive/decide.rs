@@ -15,6 +15,7 @@ use crate::snapshots as vary;
 /// Rules that no snapshot of these leads to, and why.
 const UNREACHED: &[(Rule, &str)] = &[
     (Rule::OldTimeline, "needs check_timeline and a history: tested beside the rule"),
+    (Rule::CopySlots, "needs a logical slot that is missing here: tested beside the rule"),
     (Rule::Lagging, "needs a lock with a position, in async: tested beside the rule"),
 ];
 
