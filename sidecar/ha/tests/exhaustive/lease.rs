@@ -457,12 +457,16 @@ fn restart(s: &mut State, g: &mut Gen) -> &'static str {
 
 #[test]
 fn two_members_never_may_write_at_once() {
-    let bounds = Bounds { agent_restarts: full(), attempts: if full() { 2 } else { 1 }, ..Bounds::default() };
+    let bounds = Bounds { agent_restarts: false, ..Bounds::default() };
     explore(&bounds).nothing("lease and fence, the lock object is deleted");
     let bounds = Bounds { deletions: false, ..Bounds::default() };
     explore(&bounds).nothing("lease and fence, agents start anew");
     let bounds = Bounds { deletions: false, agent_restarts: false, handing: true, ..Bounds::default() };
     explore(&bounds).nothing("the lock changes hands by release or expiry only");
+    if full() {
+        let bounds = Bounds { deletions: false, agent_restarts: false, attempts: 2, ..Bounds::default() };
+        explore(&bounds).nothing("lease and fence, two writes without answer");
+    }
 }
 
 #[test]

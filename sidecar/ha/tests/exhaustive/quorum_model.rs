@@ -464,6 +464,11 @@ impl Bounds {
             if s.former.is_some() || s.store.leader == NOBODY || s.writable(candidate) || !s.spend(ELECTION) {
                 return Ok(None);
             }
+            // In priority mode nobody leads who is not listed.
+            let listed = s.store.leader == candidate || s.store.voters & 1 << candidate != 0;
+            if matches!(s.wish, Wish::Priority(_)) && !listed {
+                return Ok(None);
+            }
             let may = |m: &u8| *m != candidate && !s.writable(*m) && s.at(*m) <= s.at(candidate);
             let voters = members((1 << self.members) - 1).filter(may).filter(|_| g.flag());
             let voters = voters.fold(0_u8, |mask, m| mask | 1 << m);

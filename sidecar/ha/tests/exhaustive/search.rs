@@ -45,7 +45,7 @@ impl Found {
 }
 
 /// More states than this are a mistake in the bounds (each takes some 200 bytes).
-const LIMIT: usize = 3_000_000;
+const LIMIT: usize = 20_000_000;
 
 /// All states.
 pub fn explore<M: Model>(model: &M) -> Found {
