@@ -3,7 +3,7 @@
 use super::server::stopped_dir;
 use super::{Action, Job, Rule, Verdict, act, bootstrap, hold, run};
 use crate::config::SyncMode;
-use crate::election::{Candidate, Outcome, judge};
+use crate::election::{Candidate, Outcome, Round, judge};
 use crate::event::{DataDir, ServerStatus};
 use crate::lease::Holder;
 use crate::snapshot::{Snapshot, position};
@@ -12,6 +12,8 @@ use crate::types::Boot;
 
 /// The candidate that a person chose is asked again after this, milliseconds.
 const ROUND_REPEAT_MS: u64 = 2_000;
+/// Answers that are older say nothing of what was acknowledged since: something else held us up meanwhile. Milliseconds.
+const ROUND_LIFE_MS: u64 = 2_500;
 /// A lost round is repeated after this, milliseconds.
 const ROUND_PAUSE_MS: u64 = 300;
 
@@ -194,7 +196,8 @@ fn race(s: &Snapshot, status: &ServerStatus) -> Verdict {
     if let Some(verdict) = backoff(s, status) {
         return verdict;
     }
-    let Some(round) = &s.round else {
+    let fresh = |round: &&Round| s.now.ms_since(round.started) < ROUND_LIFE_MS;
+    let Some(round) = s.round.as_ref().filter(fresh) else {
         return act(Rule::Race, "asking the other members for their positions", vec![Action::OpenRound, Action::Query]);
     };
     // One whom a person chose goes first, as long as it answers and may lead.

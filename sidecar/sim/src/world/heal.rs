@@ -85,9 +85,12 @@ impl World {
             return;
         }
         // The holder of a pause that is gone with its fence lifted is waited for until a person decides: so the rule says.
+        // So is, in async, a member that lacks more than people said may be lost.
+        let lagging = self.check.durability == Durability::Async
+            && self.current.iter().any(|node| self.nodes[*node].agent.rule == Rule::Lagging.id());
         let paused = self.check.paused
             && self.current.iter().any(|node| self.nodes[*node].agent.rule == Rule::PausedHolder.id());
-        if paused && since > self.leader_limit() {
+        if (paused || lagging) && self.heal.led_since.is_none() && since > self.leader_limit() {
             return self.enter(Phase::Done);
         }
         let may_wait = self.heal.expected == Some(Expected::Either);
