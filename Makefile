@@ -18,10 +18,10 @@ demo: deps ## A real Kubernetes here, three PostgreSQL, the primary killed, a ne
 	$(E2E) demo
 
 .PHONY: test
-test: deps fmt-check lint unit bare-quick scenarios ## Everything that CI runs: format, lints, unit tests, generated files, scenarios outside of pods and on a real cluster
+test: deps fmt-check lint unit simulate-quick bare-quick scenarios ## Everything that CI runs: format, lints, unit tests, generated files, simulated clusters, scenarios outside of pods and on a real cluster
 
 .PHONY: test-full
-test-full: deps fmt-check lint unit ## Everything, on every PostgreSQL major; writes docs/measured-MAJOR.md
+test-full: deps fmt-check lint unit simulate ## Everything, on every PostgreSQL major; writes docs/measured-MAJOR.md
 	for major in 15 18; do $(E2E) bare --postgres $$major --report docs/measured-bare-$$major.md; done
 	MATRIARCH_FULL=1 cargo test --package matriarch-ha --test exhaustive -- --nocapture --test-threads 1
 	for major in $(MAJORS); do $(E2E) test --postgres $$major --report docs/measured-$$major.md; done
@@ -34,6 +34,18 @@ deps: ## Install what is needed: packages, Kubernetes from Go modules, images (n
 .PHONY: scenarios
 scenarios: ## Only the scenarios on a real cluster (FILTER=name for some)
 	$(E2E) test --postgres $(MAJOR) $(if $(FILTER),--filter $(FILTER)) $(ARGS)
+
+.PHONY: simulate
+simulate: simulator ## Simulated clusters under faults, on all cores (SEEDS=20000)
+	target/sim/matriarch-sim run --seeds $(or $(SEEDS),20000)
+
+.PHONY: simulate-quick
+simulate-quick: simulator
+	target/sim/matriarch-sim run --seeds 5000 --twice
+
+.PHONY: simulator
+simulator:
+	cargo build --quiet --profile sim --package matriarch-sim
 
 .PHONY: bare
 bare: deps ## Only the scenarios outside of pods: three agents and PostgreSQL here, a real API server (FILTER=name for some)
