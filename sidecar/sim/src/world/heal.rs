@@ -90,7 +90,12 @@ impl World {
             && self.current.iter().any(|node| self.nodes[*node].agent.rule == Rule::Lagging.id());
         let paused = self.check.paused
             && self.current.iter().any(|node| self.nodes[*node].agent.rule == Rule::PausedHolder.id());
-        if (paused || lagging) && self.heal.led_since.is_none() && since > self.leader_limit() {
+        // And a copy that the last leader did not know of yet, when all that it knew are gone: they might lead without it.
+        let outside = self
+            .current
+            .iter()
+            .all(|node| !self.nodes[*node].disk.intact() || self.nodes[*node].agent.rule == Rule::NotInTopology.id());
+        if (paused || lagging || outside) && self.heal.led_since.is_none() && since > self.leader_limit() {
             return self.enter(Phase::Done);
         }
         let may_wait = self.heal.expected == Some(Expected::Either);
