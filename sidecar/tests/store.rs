@@ -13,6 +13,7 @@ use matriarch_ha::effect::{Patch, StoreCall};
 use matriarch_ha::event::{Event, Kind, Object, StoreError, StoreEvent};
 use matriarch_sidecar::config::Config;
 use matriarch_sidecar::store::{Store, connect};
+use matriarch_sim::conformance::api;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 const TOKEN: &str = "test-token";
@@ -40,9 +41,9 @@ impl Kubernetes {
             eprintln!("\n*** SKIPPED: no etcd or no kube-apiserver; name their folder in MATRIARCH_KUBE_BIN\n");
             return None;
         };
-        let dir = std::env::temp_dir().join(format!("matriarch-store-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
         let (client, peer, port) = (free_port(), free_port(), free_port());
+        let dir = std::env::temp_dir().join(format!("matriarch-store-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
         let spawn = |program: &Path, arguments: &[String], log: &str| {
             let log = std::fs::File::create(dir.join(log)).unwrap();
             let mut command = Command::new(program);
@@ -250,4 +251,79 @@ async fn a_server_that_says_nothing_is_given_up_in_time() {
     drop(silent);
     store.call(patch(Kind::Lock, "a", None, None, None));
     assert!(matches!(done(&mut events).await, Err(StoreError::Unreachable(why)) if why.contains("refused")));
+}
+
+/// What the conformance scripts see of it.
+struct Seen<'a> {
+    cluster: &'a Kubernetes,
+    scope: String,
+}
+
+impl Seen<'_> {
+    fn full(&self, name: &str) -> String {
+        format!("{}-{name}", self.scope)
+    }
+
+    fn short(&self, mut object: Object) -> Object {
+        object.name = object.name.trim_start_matches(&format!("{}-", self.scope)).to_owned();
+        object
+    }
+}
+
+impl api::Backend for Seen<'_> {
+    async fn call(&mut self, call: &api::Call, version: Option<&str>) -> Result<Object, StoreError> {
+        let (mut store, mut events) = self.cluster.store_with(&self.scope, false);
+        let (kind, id) = (Kind::Lock, 2);
+        store.call(match call {
+            api::Call::Create(name, value) => {
+                let annotations = BTreeMap::from([(api::ANNOTATION.to_owned(), value.clone())]);
+                StoreCall::Create { id, kind, name: self.full(name), annotations, owners: Vec::new() }
+            }
+            api::Call::Get(name) => StoreCall::Get { id, kind, name: self.full(name) },
+            api::Call::Patch { name, value, .. } => patch(kind, &self.full(name), version, value.as_deref(), None),
+            api::Call::Delete(name) => {
+                let path = format!("/api/v1/namespaces/default/configmaps/{}", self.full(name));
+                let request = http::Request::delete(path).body(Vec::new()).unwrap();
+                return match self.cluster.client().request::<serde_json::Value>(request).await {
+                    Ok(_) => Ok(Object::default()),
+                    Err(kube::Error::Api(status)) if status.code == 404 => Err(StoreError::NotFound),
+                    Err(error) => panic!("{error}"),
+                };
+            }
+        });
+        done(&mut events).await.map(|object| self.short(object))
+    }
+
+    async fn list(&mut self) -> Result<(Vec<Object>, String), StoreError> {
+        let (mut store, mut events) = self.cluster.store_with(&self.scope, false);
+        store.call(StoreCall::List { id: 5, kind: Kind::Lock });
+        let StoreEvent::Listed { result, .. } = next(&mut events).await else { panic!() };
+        result.map(|(objects, version)| (objects.into_iter().map(|object| self.short(object)).collect(), version))
+    }
+
+    async fn watch(&mut self, from: &str, count: usize) -> Result<Vec<api::Told>, StoreError> {
+        let (mut store, mut events) = self.cluster.store_with(&self.scope, false);
+        store.call(StoreCall::Watch { kind: Kind::Lock, resource_version: from.to_owned() });
+        let mut told = Vec::new();
+        loop {
+            let limit = Duration::from_millis(if told.len() < count { 10_000 } else { 500 });
+            let Ok(event) = tokio::time::timeout(limit, events.recv()).await else { return Ok(told) };
+            match event.unwrap() {
+                Event::Store(StoreEvent::Applied(_, object)) => told.push((false, self.short(object))),
+                Event::Store(StoreEvent::Deleted(_, object)) => told.push((true, self.short(object))),
+                Event::Store(StoreEvent::Bookmark(..)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+/// The simulator's API server does as this one.
+#[tokio::test(flavor = "current_thread")]
+async fn conformance_scripts_hold() {
+    let Some(cluster) = Kubernetes::start().await else { return };
+    for (index, script) in api::scripts().into_iter().enumerate() {
+        let mut seen = Seen { cluster: &cluster, scope: format!("script{index}") };
+        assert_eq!(api::play(&script, &mut seen).await, Ok(()), "{}", script.name);
+    }
 }

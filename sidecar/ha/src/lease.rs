@@ -111,28 +111,33 @@ impl Lease {
         changed
     }
 
+    /// The store is listed anew: an object that was absent before, and is now, may have been there meanwhile.
+    pub fn listed(&mut self, now: Boot) {
+        if self.record.is_none() {
+            self.changed_at = now;
+        }
+    }
+
     /// A write of ours is about to be sent.
     pub fn sending(&mut self, now: Boot, renew_time: Wall, ttl_ms: u64, fence_ms: Option<u64>) {
         if self.attempts.len() == ATTEMPTS {
             self.attempts.remove(0);
         }
         self.attempts.push(Attempt { sent_at: now, renew_time: renew_time.to_string(), ttl_ms, fence_ms });
-        self.shorten();
         if self.deadline.is_some() && mutants::on(Mutant::UnknownOutcomeExtends) {
             self.extend(deadline(now, ttl_ms));
         }
     }
 
-    /// Once sent, a write may be applied: what it says binds us from then on, also when its ttl is shorter than that of the write
-    /// that was confirmed.
-    fn shorten(&mut self) {
+    /// Which ttl to write where `ttl_ms` is configured: a write may be all that others see, so it never ends before the deadline
+    /// that an earlier one has given us. A shortened ttl comes into force as that deadline comes nearer.
+    pub fn ttl_to_write(&self, now: Boot, ttl_ms: u64) -> u64 {
         if mutants::on(Mutant::ShorterTtlUnbound) {
-            return;
+            return ttl_ms;
         }
-        let binding = self.attempts.iter().map(|a| deadline(a.sent_at, a.ttl_ms)).min();
-        if let (Some(now), Some(binding)) = (self.deadline, binding) {
-            self.deadline = Some(now.min(binding));
-        }
+        let covers = |ttl: u64| self.deadline().is_none_or(|given| deadline(now, ttl) >= given);
+        // A ttl is written in whole seconds.
+        (ttl_ms..).step_by(1000).find(|ttl| covers(*ttl)).unwrap_or(ttl_ms)
     }
 
     /// All members promised, in answer to a failsafe call sent at `sent_at`, to leave the lock alone for a ttl.
@@ -167,7 +172,6 @@ impl Lease {
             self.lifted = fence_ms.map(|fence| deadline(sent_at, fence));
             self.confirmed = Some(self.confirmed.map_or(sent_at, |c| c.max(sent_at)));
             self.extend(deadline(sent_at, ttl_ms));
-            self.shorten();
         }
     }
 
@@ -324,17 +328,28 @@ mod tests {
     }
 
     #[test]
-    fn a_shorter_ttl_binds_from_the_moment_it_is_sent() {
+    fn a_shortened_ttl_never_ends_before_the_deadline_that_was_given() {
         let mut lease = Lease::default();
         lease.sending(at(100), Wall(1_000_000), 30_000, None);
         let first = Wall(1_000_000).to_string();
-        lease.observe(at(101), Some((record("a", "u1", &first), "1")), &ME);
-        assert_eq!(lease.deadline(), Some(deadline(at(100), 30_000)));
-        lease.sending(at(102), Wall(2_000_000), 5_000, None);
-        assert_eq!(lease.deadline(), Some(deadline(at(102), 5_000)));
-        // A late answer to the first attempt does not bring the long ttl back.
-        lease.observe(at(103), Some((record("a", "u1", &first), "1")), &ME);
-        assert_eq!(lease.deadline(), Some(deadline(at(102), 5_000)));
+        lease.observe(at(100), Some((record("a", "u1", &first), "1")), &ME);
+        let given = lease.deadline().unwrap();
+        // Others count the ttl that is written last, from when they see it.
+        for (seconds, written) in [(102, 28_000), (120, TTL), (130, TTL)] {
+            let ttl = lease.ttl_to_write(at(seconds), TTL);
+            assert_eq!(ttl, written, "at {seconds} s");
+            assert!(deadline(at(seconds), ttl) >= given);
+        }
+        assert_eq!(lease.ttl_to_write(at(102), 60_000), 60_000);
+    }
+
+    #[test]
+    fn an_absence_that_may_have_been_interrupted_counts_anew() {
+        let mut lease = Lease::default();
+        lease.observe(at(5), None, &ME);
+        lease.listed(at(14));
+        lease.observe(at(14), None, &ME);
+        assert_eq!(lease.holder(at(15), &ME, TTL, true), Holder::Absent { until: at(24) });
     }
 
     #[test]

@@ -8,6 +8,11 @@
 //!
 //! Every state on the way is safe, also from one mode to another. What was acknowledged under an earlier S is covered because V and q
 //! become weaker only when all who may then lead have flushed what the leader had when the present S came into force.
+//!
+//! No write is trusted before its outcome is known. A written setting may be loaded at any moment, so `-sync` is left alone until
+//! the file says what is in force. A write of `-sync` that was given up on may land at any moment, so the setting is left alone
+//! until a later write by CAS is confirmed: then the earlier one has landed before it, or never will.
+//! `sidecar/ha/tests/exhaustive` walks through every interruption.
 
 use std::collections::BTreeSet;
 
@@ -24,8 +29,12 @@ pub struct Replication<'a> {
     pub leader: &'a str,
     /// The `/sync` state.
     pub sync: &'a SyncState,
+    /// The stored state is our own last write, so that no earlier one of ours can land any more.
+    pub settled: bool,
     /// The setting in force.
     pub in_force: &'a SyncNames,
+    /// What the configuration file says; none: not known.
+    pub written: Option<&'a SyncNames>,
     /// Our flush position when it came into force.
     pub in_force_since: Lsn,
     /// Members that stream now and may become synchronous, with what they have flushed; the best first.
@@ -104,6 +113,17 @@ impl Replication<'_> {
 
 /// One step towards the wanted mode.
 pub fn next_step(r: &Replication<'_>) -> Step {
+    if r.written != Some(r.in_force) {
+        return Step::Names(r.in_force.clone());
+    }
+    match step_towards(r) {
+        // The same once more: what is under way on the version before it is void then.
+        Step::Names(_) if !r.settled => Step::Sync(r.sync.clone()),
+        step => step,
+    }
+}
+
+fn step_towards(r: &Replication<'_>) -> Step {
     // Not ours yet: only we lead, until standbys are known to have what we have.
     if r.sync.leader.as_deref() != Some(r.leader) {
         return r.write(&Set::new(), 0);
@@ -207,6 +227,16 @@ pub fn takeover(sync: &SyncState, winner: &str, mode: SyncMode, strict: bool) ->
     let state = SyncState { leader: Some(winner.to_owned()), voters, quorum };
     let names = in_force(&state, mode, strict);
     (state, names)
+}
+
+/// The state that is written before a promotion, or before a start as primary of which nobody remembers the setting, and that setting:
+/// our own as it is, else a takeover.
+pub fn claim(sync: &SyncState, me: &str, mode: SyncMode, strict: bool) -> (SyncState, SyncNames) {
+    if sync.leader.as_deref() == Some(me) {
+        (sync.clone(), in_force(sync, mode, strict))
+    } else {
+        takeover(sync, me, mode, strict)
+    }
 }
 
 #[cfg(test)]

@@ -27,7 +27,9 @@ fn step(sync: &SyncState, guc: &SyncNames, wish: Wish<'_>, flushed: u64) -> Step
     next_step(&Replication {
         leader: "a",
         sync,
+        settled: true,
         in_force: guc,
+        written: Some(guc),
         in_force_since: Lsn(100),
         streaming: &streaming,
         mode: wish.mode,

@@ -47,6 +47,12 @@ pub struct Snapshot {
     pub cluster_timeline: Timeline,
     /// `/sync`.
     pub sync: SyncState,
+    /// `/sync` is our own last write, sent since we took the lock.
+    #[serde(default)]
+    pub sync_settled: bool,
+    /// The setting with which our primary ran under this lock is known.
+    #[serde(default)]
+    pub sync_kept: bool,
     /// All members, ourselves among them.
     pub members: Arc<Vec<Member>>,
     /// Our tags.

@@ -83,6 +83,9 @@ impl Core {
             StoreEvent::Listed { id, kind, result } => {
                 let Some(cache) = self.cache(kind) else { return };
                 if cache.on_listed(now, id, result, effects) {
+                    if kind == Kind::Lock {
+                        self.lease.listed(now);
+                    }
                     self.objects_changed(now, kind);
                 }
             }
@@ -212,13 +215,6 @@ impl Core {
                 self.slice = None;
                 self.slice_checked = now;
             }
-            Call::Sync => {
-                let refused =
-                    matches!(result, Err(StoreError::Conflict | StoreError::NotFound | StoreError::Forbidden(_)));
-                if !stored && !refused {
-                    self.sync_unanswered = self.sync_written_on.take();
-                }
-            }
             Call::Failover => {
                 if let Some(asked) = &mut self.switchover {
                     asked.written = stored;
@@ -261,6 +257,7 @@ impl Core {
         self.server.streamless_since = None;
         self.applied = None;
         self.query = None;
+        self.sync_kept = self.sync.guc.take().or(self.sync_kept.take());
         self.sync = super::SyncInForce::default();
         self.timeline_seen = Timeline::default();
         self.restartpoint_at = None;
@@ -340,6 +337,7 @@ impl Core {
                 // It may come into force later, or never: nothing rests on it before another change has succeeded.
                 if config.is_some() {
                     self.applied = None;
+                    self.query_now = true;
                 }
                 self.server.last_error = Some(why);
                 self.change_retry_at = now.plus_ms(1_000);

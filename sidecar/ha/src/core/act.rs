@@ -13,10 +13,10 @@ use crate::event::{Kind, Now};
 use crate::lease::{Holder, PAUSE_FENCE_MS};
 use crate::member::Member;
 use crate::mutants::{self, Mutant};
-use crate::quorum::{in_force, takeover};
+use crate::quorum::claim;
 use crate::slots::SlotKind;
 use crate::snapshot::{Snapshot, TaskKind, TaskView, position};
-use crate::store::record::{ATTEMPT, BOOTSTRAP, FENCE, HOLDER, LockRecord, RESULT, SHUTDOWN, TIMELINE};
+use crate::store::record::{BOOTSTRAP, CLAIM, FENCE, HOLDER, LockRecord, RESULT, SHUTDOWN, SyncState, TIMELINE};
 use crate::types::{Boot, Lsn, Timeline};
 
 /// Between two questions to a leader that has not said yet that it is the primary, milliseconds.
@@ -49,6 +49,8 @@ impl Core {
             Action::Query => self.query_now = true,
             Action::Acquire => {
                 self.won_on = Some(s.sync.clone());
+                self.sync_claim = None;
+                self.sync_kept = None;
                 self.write_lock(now, false, effects);
             }
             Action::Release(at) => {
@@ -92,7 +94,7 @@ impl Core {
                     self.write_config(boot, &[("initialize", None), (BOOTSTRAP, None)], effects);
                 }
             }
-            Action::WriteSync(state) => self.write_sync(boot, state.annotations(), effects),
+            Action::WriteSync(state) => self.write_sync(boot, &state, effects),
             Action::Repair(repair) => self.server.repair = repair,
             Action::Shun(member) => self.server.shunned = Some((member, boot.plus_ms(SHUN_MS))),
             Action::BeginCommand => self.commands.begun(),
@@ -126,7 +128,7 @@ impl Core {
         if self.lock_write_in_flight() || boot < self.lock_retry_at {
             return;
         }
-        let ttl_ms = self.config.ttl_ms;
+        let ttl_ms = self.lease.ttl_to_write(boot, self.config.ttl_ms);
         let written = now.wall.to_string();
         let record = self.lease.record().cloned();
         let known = record.clone().unwrap_or_default();
@@ -282,7 +284,12 @@ impl Core {
                 Task::CopySlots { from: from.clone(), slots: slots.clone(), config: self.server_config() }
             }
             Job::Rewind(from) => Task::Rewind { from: from.clone(), pg_rewind: self.config.use_pg_rewind },
-            Job::StartPrimary => Task::StartPrimary { config: self.server_config() },
+            Job::StartPrimary => {
+                // Under a lock that we kept the former setting stays right, whatever is known of `/sync`.
+                let config = self.server_config();
+                let sync_names = self.sync_kept.clone().unwrap_or(config.sync_names);
+                Task::StartPrimary { config: ServerConfig { sync_names, ..config } }
+            }
             Job::StartStandby(upstream) => {
                 Task::StartStandby { config: ServerConfig { upstream: upstream.clone(), ..self.server_config() } }
             }
@@ -418,12 +425,11 @@ impl Core {
         if mode == SyncMode::Off && state.leader.is_none() {
             return String::new();
         }
-        match &state.leader {
-            // Whatever the mode is by now: as long as others may lead by that state, commits must rest on them.
-            Some(leader) if *leader == self.id.name => in_force(&state, mode, strict).guc(),
-            _ if mutants::on(Mutant::NamesAfterPromotion) => String::new(),
-            _ => takeover(&state, &self.id.name, mode, strict).1.guc(),
+        // Whatever the mode is by now: as long as others may lead by that state, commits must rest on them.
+        if mutants::on(Mutant::NamesAfterPromotion) && state.leader.as_deref() != Some(self.id.name.as_str()) {
+            return String::new();
         }
+        claim(&state, &self.id.name, mode, strict).1.guc()
     }
 
     pub(super) fn configure(&mut self, now: Boot, config: ServerConfig, effects: &mut Vec<Effect>) {
@@ -455,24 +461,19 @@ impl Core {
         self.locks.get(&self.id.config_object).is_some_and(|object| object.annotations.contains_key("config"))
     }
 
-    pub(super) fn write_sync(
-        &mut self,
-        now: Boot,
-        mut keys: BTreeMap<String, Option<String>>,
-        effects: &mut Vec<Effect>,
-    ) {
+    /// Each write is another one, also when it says the same: a write that changes nothing would leave the version as it is.
+    pub(super) fn write_sync(&mut self, now: Boot, state: &SyncState, effects: &mut Vec<Effect>) {
         if !self.in_flight(|c| matches!(c, Call::Sync)) {
+            let name = self.id.sync_object.clone();
+            let claim = format!("{}@{}.{}", self.id.uid, now.0, self.next_id);
+            let mut keys = state.annotations();
+            keys.insert(CLAIM.to_owned(), Some(claim.clone()));
             let timeline = self.lease.timeline();
-            if timeline != Timeline(0) && keys.get("leader").is_some_and(Option::is_some) {
+            if timeline != Timeline(0) && state.leader.is_some() {
                 // Once more where it outlives the lock object.
                 keys.insert(TIMELINE.to_owned(), Some(timeline.to_string()));
             }
-            if self.sync_in_doubt() {
-                // A write that changes nothing leaves the version as it is, and the one in doubt could still be applied.
-                keys.insert(ATTEMPT.to_owned(), Some(self.next_id.to_string()));
-            }
-            self.sync_written_on = self.locks.get(&self.id.sync_object).map(|o| o.resource_version.clone());
-            let name = self.id.sync_object.clone();
+            self.sync_claim = Some(claim);
             self.store_call(now, Call::Sync, name, keys, effects);
         }
     }
@@ -490,13 +491,6 @@ impl Core {
         ]);
         let name = self.id.failover_object.clone();
         self.store_call(now, Call::Failover, name, annotations, effects);
-    }
-
-    /// A write of `/sync` whose answer never came may still be applied, as long as the version that it was made for stands.
-    pub(super) fn sync_in_doubt(&self) -> bool {
-        let version = self.locks.get(&self.id.sync_object).map(|o| &o.resource_version);
-        let doubt = self.sync_unanswered.is_some() && self.sync_unanswered.as_ref() == version;
-        doubt && !mutants::on(Mutant::SyncInDoubtIgnored)
     }
 
     pub(super) fn clear_failover(&mut self, now: Boot, why: Option<String>, effects: &mut Vec<Effect>) {

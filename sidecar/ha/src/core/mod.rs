@@ -35,7 +35,7 @@ use crate::mutants::{self, Mutant};
 use crate::quorum::SyncNames;
 use crate::snapshot::{Server, Snapshot, TaskView};
 use crate::store::cache::Cache;
-use crate::store::record::{Failover, Initialize, LockRecord, SyncState};
+use crate::store::record::{CLAIM, Failover, Initialize, LockRecord, SyncState};
 use crate::tags::Tags;
 use crate::types::{Boot, Lsn, Timeline, Wall};
 use crate::view::View;
@@ -205,10 +205,10 @@ pub struct Core {
     failsafe_tried: Boot,
     failsafe_active: bool,
     sync: SyncInForce,
-    /// The version of `/sync` that our last write of it was made for.
-    sync_written_on: Option<String>,
-    /// The same of a write whose outcome is not known.
-    sync_unanswered: Option<String>,
+    /// What our last write of `/sync` is known by.
+    sync_claim: Option<String>,
+    /// The setting with which our primary ran before it stopped, under the lock that we still have.
+    sync_kept: Option<String>,
     slots_seen: BTreeMap<String, Boot>,
     /// The server was asked since its slots were looked at.
     slots_due: bool,
@@ -297,8 +297,8 @@ impl Core {
             failsafe_tried: Boot(0),
             failsafe_active: false,
             sync: SyncInForce::default(),
-            sync_written_on: None,
-            sync_unanswered: None,
+            sync_claim: None,
+            sync_kept: None,
             slots_seen: BTreeMap::new(),
             slots_due: false,
             slots_copied: Boot(0),
@@ -373,6 +373,8 @@ impl Core {
             failover: Failover::parse(self.locks.get(&self.id.failover_object)),
             cluster_timeline: self.history.timeline(),
             sync: self.sync_state(),
+            sync_settled: self.sync_settled(),
+            sync_kept: self.sync_kept.is_some(),
             members: self.members.clone(),
             tags: self.id.tags.clone(),
             bootstrapper_missing_since: self.bootstrapper_missing,
@@ -412,6 +414,12 @@ impl Core {
 
     fn sync_state(&self) -> SyncState {
         SyncState::parse(self.locks.get(&self.id.sync_object))
+    }
+
+    /// What is stored in `/sync` is our own last write: every earlier one has landed before it, or never will.
+    fn sync_settled(&self) -> bool {
+        let stored = self.locks.get(&self.id.sync_object).and_then(|o| o.annotations.get(CLAIM));
+        stored.is_some() && stored == self.sync_claim.as_ref()
     }
 
     fn lock_write_in_flight(&self) -> bool {
@@ -471,6 +479,7 @@ impl Core {
         if self.holder(now) != Holder::Me {
             self.handing_over = false;
             self.releasing_since = None;
+            self.sync_kept = None;
         }
     }
 

@@ -1,13 +1,12 @@
 //! The leader's synchronous replication: which standbys may be synchronous, and the next step of [`crate::quorum`] towards them.
 
-use std::collections::BTreeMap;
-
 use super::{Call, Core};
 use crate::config::SyncMode;
 use crate::effect::Effect;
 use crate::event::ServerStatus;
 use crate::mutants::{self, Mutant};
 use crate::quorum::{Replication, Step, SyncNames, next_step};
+use crate::store::record::SyncState;
 use crate::types::{Boot, Lsn};
 
 /// A standby that does not stream keeps its place in the synchronous set for so long: it may just be following a new leader.
@@ -31,15 +30,13 @@ impl Core {
             return;
         }
         let streaming = self.synchronous_candidates(now, &status, &in_force);
-        if self.sync_in_doubt() {
-            // Both outcomes have to be safe with the setting in force, so it stays until the version has moved.
-            self.sync.wanted = Some(in_force);
-            return self.write_sync(now, state.annotations(), effects);
-        }
+        let written = self.applied.as_ref().map(|config| SyncNames::parse(&config.sync_names));
         let step = next_step(&Replication {
             leader: &self.id.name,
             sync: &state,
+            settled: self.sync_settled() || mutants::on(Mutant::SyncInDoubtIgnored),
             in_force: &in_force,
+            written: written.as_ref(),
             in_force_since: self.sync.since,
             streaming: &streaming,
             mode: self.config.sync_mode,
@@ -59,7 +56,7 @@ impl Core {
             }
             Step::Sync(state) => {
                 self.sync.wanted = Some(in_force);
-                self.write_sync(now, state.annotations(), effects);
+                self.write_sync(now, &state, effects);
             }
             Step::Names(names) => {
                 self.sync.wanted = Some(names);
@@ -71,8 +68,7 @@ impl Core {
     /// The mode is off and nobody but us could lead: `-sync` goes when all who stream have what was acknowledged in the former mode.
     fn end_sync(&mut self, now: Boot, streaming: &[(String, Lsn)], effects: &mut Vec<Effect>) {
         if streaming.iter().all(|(_, flush)| *flush >= self.sync.since) {
-            let keys = ["leader", "sync_standby", "quorum"].map(|key| (key.to_owned(), None));
-            self.write_sync(now, BTreeMap::from(keys), effects);
+            self.write_sync(now, &SyncState::default(), effects);
         } else {
             self.query_soon(now);
         }

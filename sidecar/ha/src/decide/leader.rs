@@ -6,7 +6,7 @@ use super::server::{shutdown_position, wrong_system};
 use super::{Action, Job, Rule, Verdict, act, hold, run};
 use crate::event::{DataDir, ServerStatus};
 use crate::mutants::{self, Mutant};
-use crate::quorum::takeover;
+use crate::quorum::claim;
 use crate::snapshot::{Snapshot, position};
 use crate::store::record::Initialize;
 
@@ -58,6 +58,7 @@ fn stopped(s: &Snapshot) -> Verdict {
     };
     if let Some(why) = s.server.bootstrap_failed.as_ref().filter(|_| s.bootstrapping()) {
         return match dir {
+            DataDir::Present(_) if s.config.pause => hold(Rule::PausedHold, format!("paused: {}", failed(why))),
             DataDir::Present(_) => evidence(why),
             _ => act(Rule::BootstrapFailed, failed(why), vec![Action::CancelBootstrap]),
         };
@@ -117,6 +118,17 @@ fn stopped(s: &Snapshot) -> Verdict {
     if !s.tenure(TENURE_TO_BEGIN_MS) {
         return hold(Rule::LeaderConfirm, "waiting for a renewal before PostgreSQL is started as primary");
     }
+    if !control.standby_signal && s.sync.leader.is_some() && !s.sync_kept && !claimed(s) {
+        if s.sync.leader.as_deref() != Some(s.name.as_str()) {
+            let reason = "the synchronous state is another leader's: the lock is released";
+            return act(Rule::LeaderSyncMoved, reason, vec![Action::Release(None)]);
+        }
+        return act(
+            Rule::LeaderSync,
+            "the synchronous state is claimed before the start",
+            vec![Action::WriteSync(claim(&s.sync, &s.name, s.config.sync_mode, s.config.sync_strict).0)],
+        );
+    }
     if control.standby_signal {
         return run(s, Rule::LeaderStartStandby, "the data directory is a standby's", Job::StartStandby(None));
     }
@@ -133,8 +145,15 @@ fn promised(s: &Snapshot) -> Option<Verdict> {
 /// Somebody else may lead instead. Of a cluster in the making nobody else has anything.
 fn barred(s: &Snapshot) -> Option<Verdict> {
     let why = s.barred()?;
-    let release = if s.bootstrapping() { Vec::new() } else { vec![Action::Release(None)] };
-    Some(act(Rule::LeaderBarred, format!("not promoting: {why}"), release))
+    let reason = format!("not promoting: {why}");
+    Some(if s.bootstrapping() { hold(Rule::LeaderBarred, reason) } else { give_up(s, Rule::LeaderBarred, reason) })
+}
+
+/// The lock is released, once a promotion that was begun is over: it may still come to something.
+fn give_up(s: &Snapshot, rule: Rule, reason: String) -> Verdict {
+    let begun = s.server.running && s.server.latched;
+    let action = if begun { Action::Run(Job::Stop { immediate: true }) } else { Action::Release(None) };
+    act(rule, reason, vec![action])
 }
 
 fn promote(s: &Snapshot, status: &ServerStatus) -> Verdict {
@@ -165,16 +184,13 @@ fn promote(s: &Snapshot, status: &ServerStatus) -> Verdict {
     if !s.tenure(TENURE_TO_BEGIN_MS) {
         return hold(Rule::LeaderConfirm, "waiting for a renewal before the promotion");
     }
-    let claimed = s.sync.leader.as_deref() == Some(s.name.as_str()) || mutants::on(Mutant::SyncNotClaimed);
-    if !claimed && s.sync.leader.is_some() {
+    // Ours or not: a write of a former life may still land, and what we see of it may be old.
+    if s.sync.leader.is_some() && !claimed(s) && !mutants::on(Mutant::SyncNotClaimed) {
         if s.won_on.as_ref() != Some(&s.sync) && !mutants::on(Mutant::SyncMovedIgnored) {
-            return act(
-                Rule::LeaderSyncMoved,
-                "the synchronous state was changed since the race: the lock is released",
-                vec![Action::Release(None)],
-            );
+            let reason = "the synchronous state was changed since the race: the lock is released".to_owned();
+            return give_up(s, Rule::LeaderSyncMoved, reason);
         }
-        let (state, names) = takeover(&s.sync, &s.name, s.config.sync_mode, s.config.sync_strict);
+        let (state, names) = claim(&s.sync, &s.name, s.config.sync_mode, s.config.sync_strict);
         if status.sync_names != names.guc() && !mutants::on(Mutant::NamesAfterPromotion) {
             let reason = format!("synchronous_standby_names becomes {} before the promotion", names.guc());
             return act(Rule::LeaderSync, reason, vec![Action::Follow(None)]);
@@ -186,6 +202,11 @@ fn promote(s: &Snapshot, status: &ServerStatus) -> Verdict {
         );
     }
     run(s, Rule::LeaderPromote, "promoted self to leader by acquiring session lock", Job::Promote)
+}
+
+/// `/sync` says what we wrote since we have the lock, and nothing else can land there.
+fn claimed(s: &Snapshot) -> bool {
+    s.sync_settled && s.sync.leader.as_deref() == Some(s.name.as_str())
 }
 
 fn lead(s: &Snapshot, status: &ServerStatus) -> Verdict {

@@ -4,7 +4,7 @@ use super::{Action, Job, Rule, Verdict, act, hold};
 use crate::event::DataDir;
 use crate::lease::Holder;
 use crate::mutants::{self, Mutant};
-use crate::snapshot::{Snapshot, TaskKind, TaskView};
+use crate::snapshot::{Repair, Snapshot, TaskKind, TaskView};
 use crate::types::{Lsn, Timeline};
 
 /// A standby that does not accept connections after this is left to itself (it may need an upstream to become consistent).
@@ -173,7 +173,7 @@ pub(crate) fn stopped_dir(s: &Snapshot) -> Result<&DataDir, Verdict> {
         return Err(hold(Rule::PausedHold, "paused: PostgreSQL is not running and stays so"));
     }
     // What is here is to be thrown away, wherever it comes from.
-    if s.reinitializing() {
+    if s.reinitializing() && s.server.repair == Repair::Copy {
         return Ok(dir);
     }
     wrong_system(s).map_or(Ok(dir), Err)

@@ -3,7 +3,7 @@
 use super::server::stopped_dir;
 use super::{Action, Job, Rule, Verdict, act, bootstrap, hold, run};
 use crate::config::SyncMode;
-use crate::election::{Candidate, Outcome, judge};
+use crate::election::{Candidate, Outcome, Round, judge};
 use crate::event::{DataDir, ServerStatus};
 use crate::lease::Holder;
 use crate::mutants::{self, Mutant};
@@ -13,6 +13,8 @@ use crate::types::Boot;
 
 /// The candidate that a person chose is asked again after this, milliseconds.
 const ROUND_REPEAT_MS: u64 = 2_000;
+/// Answers that are older say nothing of what was acknowledged since: something else held us up meanwhile. Milliseconds.
+const ROUND_LIFE_MS: u64 = 2_500;
 /// A lost round is repeated after this, milliseconds.
 const ROUND_PAUSE_MS: u64 = 300;
 
@@ -54,8 +56,12 @@ pub(super) fn unfenced(s: &Snapshot, name: &str, until: Boot) -> Verdict {
     let holder = s.lock.as_ref().and_then(|l| l.holder_uid.as_deref());
     let demoted = matches!(&s.leader_answer, Some(Ok(a)) if a.demoted && holder == Some(a.pod_uid.as_str()));
     let primary = s.server.status.as_ref().is_some_and(|st| !st.in_recovery);
-    if demoted || s.by_hand() || primary || !s.store_fresh || !s.server.running {
+    if demoted || s.by_hand() || primary || !s.store_fresh {
         return decide(s);
+    }
+    // A standby may start. A cluster is not made while somebody may lead one.
+    if !s.server.running {
+        return stopped(s);
     }
     act(
         Rule::PausedHolder,
@@ -191,7 +197,8 @@ fn race(s: &Snapshot, status: &ServerStatus) -> Verdict {
     if let Some(verdict) = backoff(s, status) {
         return verdict;
     }
-    let Some(round) = &s.round else {
+    let fresh = |round: &&Round| s.now.ms_since(round.started) < ROUND_LIFE_MS;
+    let Some(round) = s.round.as_ref().filter(fresh) else {
         return act(Rule::Race, "asking the other members for their positions", vec![Action::OpenRound, Action::Query]);
     };
     // One whom a person chose goes first, as long as it answers and may lead.

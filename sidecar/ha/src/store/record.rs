@@ -11,8 +11,6 @@ use crate::types::{Lsn, Timeline, Wall};
 pub const HOLDER: &str = "matriarch.dev/holder";
 /// Position of the shutdown checkpoint, `<timeline>@<lsn>`, written when a primary that stopped cleanly releases the lock.
 pub const SHUTDOWN: &str = "matriarch.dev/shutdown";
-/// Grows when `/sync` is written although nothing changes, so that an earlier write in doubt can no longer be applied.
-pub const ATTEMPT: &str = "matriarch.dev/attempt";
 /// The timeline that the present holder makes when it promotes: never one that another holder may have made, so that PostgreSQL
 /// can tell two histories apart by their numbers. Grows with every acquisition by a standby.
 pub const TIMELINE: &str = "matriarch.dev/timeline";
@@ -20,6 +18,8 @@ pub const TIMELINE: &str = "matriarch.dev/timeline";
 pub const BOOTSTRAP: &str = "matriarch.dev/bootstrap";
 /// The holder's fence is lifted, because the cluster is paused: for so many seconds after its last sign of life it may be writable.
 pub const FENCE: &str = "matriarch.dev/fence";
+/// On `/sync`: by which its writer knows its last write again.
+pub const CLAIM: &str = "matriarch.dev/claim";
 /// What came of the last switchover that was not done.
 pub const RESULT: &str = "matriarch.dev/result";
 
@@ -202,7 +202,7 @@ impl SyncState {
         BTreeMap::from([
             ("leader".to_owned(), self.leader.clone()),
             ("sync_standby".to_owned(), voters),
-            ("quorum".to_owned(), Some(self.quorum.to_string())),
+            ("quorum".to_owned(), self.leader.is_some().then(|| self.quorum.to_string())),
         ])
     }
 }

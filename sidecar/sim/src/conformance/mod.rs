@@ -1,6 +1,7 @@
 //! Conformance scripts: small stories of servers, told as data, that end the same way on the models and on the real thing. A
 //! model is worth what they say. The tests of the agent run them on PostgreSQL, those of this crate on the model.
 
+pub mod api;
 mod commits;
 mod promotion;
 mod recovery;

@@ -85,9 +85,17 @@ impl World {
             return;
         }
         // The holder of a pause that is gone with its fence lifted is waited for until a person decides: so the rule says.
+        // So is, in async, a member that lacks more than people said may be lost.
+        let lagging = self.check.durability == Durability::Async
+            && self.current.iter().any(|node| self.nodes[*node].agent.rule == Rule::Lagging.id());
         let paused = self.check.paused
             && self.current.iter().any(|node| self.nodes[*node].agent.rule == Rule::PausedHolder.id());
-        if paused && since > self.leader_limit() {
+        // And a copy that the last leader did not know of yet, when all that it knew are gone: they might lead without it.
+        let outside = self
+            .current
+            .iter()
+            .all(|node| !self.nodes[*node].disk.intact() || self.nodes[*node].agent.rule == Rule::NotInTopology.id());
+        if (paused || lagging || outside) && self.heal.led_since.is_none() && since > self.leader_limit() {
             return self.enter(Phase::Done);
         }
         let may_wait = self.heal.expected == Some(Expected::Either);
@@ -95,6 +103,10 @@ impl World {
             if may_wait {
                 self.enter(Phase::Healed);
                 return self.begin_heal();
+            }
+            // A volume was lost whose member alone may lead by what is stored: a write of it that came late says so.
+            if self.phase == Phase::Healed && !self.electable(&members) {
+                return self.enter(Phase::Done);
             }
             let rules = self.rules();
             self.fail_with("L1", &format!("no leader {} s after all was whole again: {rules}", since / S));

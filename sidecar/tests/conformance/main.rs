@@ -1,17 +1,23 @@
 //! The conformance scripts of the simulator's model, on real PostgreSQL: a model is worth what it has in common with this.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
+#[path = "../common/mod.rs"]
 mod common;
+mod expect;
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::{Member, Tools, server};
+use expect::equal;
+use futures::StreamExt;
 use matriarch_ha::effect::{Change, ServerConfig, Task};
-use matriarch_ha::event::{ControlData, DataDir, Event, ServerStatus};
-use matriarch_ha::types::{Lsn, Timeline};
-use matriarch_sim::conformance::{Answer, Order, Rewound, Role, Script, Server, Step, slot_plan, subjects};
+use matriarch_ha::event::Event;
+use matriarch_ha::types::Timeline;
+use matriarch_sim::conformance::{Answer, Order, Script, Server, slot_plan, subjects};
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -20,7 +26,23 @@ const SOON: Duration = Duration::from_secs(40);
 /// What must not happen would within this: PostgreSQL tries to connect again after 5 s at the latest, and mostly at once.
 const SETTLED: Duration = Duration::from_millis(1_500);
 
-struct Bench {
+/// The first data directory that initdb made: the others are copies of it, as initdb takes most of a script's time.
+#[derive(Default)]
+struct First(Mutex<Option<PathBuf>>);
+
+impl Drop for First {
+    fn drop(&mut self) {
+        if let Some(folder) = self.0.get_mut() {
+            let _ = std::fs::remove_dir_all(folder);
+        }
+    }
+}
+
+/// Scripts that run at the same time: most of their time they wait.
+const AT_ONCE: usize = 4;
+
+struct Bench<'a> {
+    first: &'a First,
     members: BTreeMap<Server, Member>,
     /// What each runs with.
     configs: BTreeMap<Server, ServerConfig>,
@@ -29,9 +51,10 @@ struct Bench {
     answers: BTreeMap<String, Answer>,
 }
 
-impl Bench {
-    async fn play(tools: &Tools, script: &Script) -> Result<(), String> {
+impl<'a> Bench<'a> {
+    async fn play(tools: &Tools, first: &'a First, script: &Script) -> Result<(), String> {
         let mut bench = Self {
+            first,
             members: BTreeMap::new(),
             configs: BTreeMap::new(),
             fresh: false,
@@ -96,7 +119,7 @@ impl Bench {
     async fn order(&mut self, order: &Order) -> Result<(), String> {
         match order {
             Order::Initdb(on) => {
-                self.task(*on, Task::Initdb).await?;
+                self.initdb(*on).await?;
                 self.fresh = true;
                 Ok(())
             }
@@ -132,6 +155,26 @@ impl Bench {
             }
             Order::Slots(on, create, drop) => self.change(*on, Change::Slots(slot_plan(create, drop))).await,
         }
+    }
+
+    async fn initdb(&self, on: Server) -> Result<(), String> {
+        let data = self.members[&on].dir.join("volume/pgdata");
+        let mut first = self.first.0.lock().await;
+        match &*first {
+            Some(first) if !data.exists() => {
+                let copied = Command::new("cp").arg("-a").args([first, &data]).status().unwrap();
+                assert!(copied.success());
+            }
+            Some(_) => return self.task(on, Task::Initdb).await,
+            None => {
+                self.task(on, Task::Initdb).await?;
+                let kept = std::env::temp_dir().join(format!("matriarch-conformance-{}", std::process::id()));
+                let copied = Command::new("cp").arg("-a").args([&data, &kept]).status().unwrap();
+                assert!(copied.success());
+                *first = Some(kept);
+            }
+        }
+        Ok(())
     }
 
     async fn promote(&self, on: Server, to: u32) -> Result<(), String> {
@@ -202,148 +245,26 @@ impl Bench {
             sleep(Duration::from_millis(10)).await;
         }
     }
-
-    async fn status(&self, on: Server) -> Option<ServerStatus> {
-        self.members[&on].postgres.query(Duration::from_secs(5)).await.ok()
-    }
-
-    async fn data(&self, on: Server) -> Option<ControlData> {
-        match self.members[&on].postgres.inspect().await {
-            DataDir::Present(data) => Some(data),
-            _ => None,
-        }
-    }
-
-    /// Of a table in the catalog; none: it cannot be asked.
-    async fn shows(&self, on: Server, name: &str) -> Option<bool> {
-        let client =
-            matriarch_sidecar::postgres::local::connect(&self.members[&on].config, "postgres", "").await.ok()?;
-        let sql = "SELECT EXISTS (SELECT FROM pg_class WHERE relname = $1)";
-        client.query_one(sql, &[&format!("of_{name}")]).await.ok()?.try_get(0).ok()
-    }
-
-    async fn role(&self, on: Server) -> Role {
-        match self.status(on).await {
-            None => Role::Down,
-            Some(status) if status.in_recovery => Role::Standby,
-            Some(_) => Role::Primary,
-        }
-    }
-
-    /// Asks until the answer is the one that is wanted.
-    async fn becomes<T: PartialEq + Debug>(&self, wanted: T, ask: impl AsyncFn(&Self) -> T) -> Result<(), String> {
-        let end = Instant::now() + SOON;
-        loop {
-            let is = ask(self).await;
-            if is == wanted || Instant::now() > end {
-                return equal(is, wanted);
-            }
-            sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    async fn step(&mut self, step: &Step) -> Result<(), String> {
-        match step {
-            Step::Do(order) => self.order(order).await,
-            Step::Refused(order) => match self.order(order).await {
-                Ok(()) => Err("it was obeyed".to_owned()),
-                Err(_) => Ok(()),
-            },
-            Step::Is(on, role) => self.becomes(*role, async |b| b.role(*on).await).await,
-            Step::Timeline(on, timeline) => {
-                self.becomes(Some(Timeline(*timeline)), async |b| b.status(*on).await.map(|s| s.timeline)).await
-            }
-            Step::ControlTimeline(on, timeline) => {
-                equal(self.data(*on).await.map(|data| data.timeline), Some(Timeline(*timeline)))
-            }
-            Step::Streams(on, wanted) => {
-                if !wanted {
-                    sleep(SETTLED).await;
-                }
-                self.becomes(Some(*wanted), async |b| b.status(*on).await.map(|s| s.streaming)).await
-            }
-            Step::Has(on, name) => self.becomes(Some(true), async |b| b.shows(*on, name).await).await,
-            Step::Lacks(on, name) => equal(self.shows(*on, name).await, Some(false)),
-            Step::Answered(name, answer) => self.answered(name, *answer).await,
-            Step::Rewinds(on, from, wanted) => {
-                let mark = self.members[on].dir.join("volume/pgdata.rewinding");
-                let mut marked = false;
-                let order = Order::Rewind(*on, *from);
-                let result = {
-                    let watch = async {
-                        loop {
-                            marked |= mark.exists();
-                            sleep(Duration::from_millis(1)).await;
-                        }
-                    };
-                    tokio::select! {
-                        result = self.order(&order) => result,
-                        () = watch => unreachable!(),
-                    }
-                };
-                let said = match &result {
-                    Err(_) => Rewound::Refused,
-                    Ok(()) if marked => Rewound::Yes,
-                    Ok(()) => Rewound::NotRequired,
-                };
-                if said == *wanted { Ok(()) } else { Err(format!("{said:?} ({result:?})")) }
-            }
-            Step::HasSlots(on, slots) => {
-                let names = |s: ServerStatus| s.slots.into_iter().map(|slot| slot.name).collect();
-                self.becomes(Some(slots.clone()), async |b| b.status(*on).await.map(names)).await
-            }
-            Step::Startable(on, wanted) => equal(self.data(*on).await.is_some(), *wanted),
-            Step::BeyondCheckpoint(on, of) => {
-                let (ours, theirs) = (self.data(*on).await.unwrap(), self.data(*of).await.unwrap());
-                // A shutdown checkpoint is 114 bytes, aligned to 120; a little more where a page begins.
-                let beyond = ours.min_recovery.0.saturating_sub(theirs.checkpoint.0);
-                let _: Lsn = ours.min_recovery;
-                if (100..=160).contains(&beyond) { Ok(()) } else { Err(format!("{ours:?} {theirs:?}")) }
-            }
-        }
-    }
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "values are made for it")]
-fn equal<T: PartialEq + Debug>(is: T, wanted: T) -> Result<(), String> {
-    if is == wanted { Ok(()) } else { Err(format!("it is {is:?}, not {wanted:?}")) }
-}
-
-/// All scripts of a subject; `MATRIARCH_SCRIPT` names a part of the one that is wanted.
-async fn play(subject: &str) {
+/// `MATRIARCH_SCRIPT` is a part of the name of those that are wanted.
+#[tokio::test(flavor = "current_thread")]
+async fn conformance_scripts_hold() {
     let Some(tools) = Tools::find() else { return };
     let only = std::env::var("MATRIARCH_SCRIPT").unwrap_or_default();
-    let mut wrong = Vec::new();
-    for script in subjects().into_iter().filter(|(name, _)| *name == subject).flat_map(|(_, scripts)| scripts) {
-        if !script.name.contains(&only) {
-            continue;
-        }
+    let first = First::default();
+    let scripts: Vec<(&str, Script)> = subjects()
+        .into_iter()
+        .flat_map(|(subject, scripts)| scripts.into_iter().map(move |script| (subject, script)))
+        .filter(|(_, script)| script.name.contains(&only))
+        .collect();
+    let plays = scripts.iter().map(async |(subject, script)| {
         let start = Instant::now();
-        let result = Bench::play(&tools, &script).await;
-        eprintln!("==== {} ms: {}: {result:?}", start.elapsed().as_millis(), script.name);
-        if let Err(why) = result {
-            wrong.push(format!("{}: {why}", script.name));
-        }
-    }
+        let result = Bench::play(&tools, &first, script).await;
+        eprintln!("==== {} ms: {subject}: {}: {result:?}", start.elapsed().as_millis(), script.name);
+        result.err().map(|why| format!("{subject}: {}: {why}", script.name))
+    });
+    let wrong: Vec<String> =
+        futures::stream::iter(plays).buffer_unordered(AT_ONCE).filter_map(async |wrong| wrong).collect().await;
     assert!(wrong.is_empty(), "PostgreSQL does not do as the model:\n{}", wrong.join("\n"));
-}
-
-#[tokio::test(flavor = "current_thread")]
-async fn recovery() {
-    play("recovery").await;
-}
-
-#[tokio::test(flavor = "current_thread")]
-async fn streaming() {
-    play("streaming").await;
-}
-
-#[tokio::test(flavor = "current_thread")]
-async fn promotion() {
-    play("promotion").await;
-}
-
-#[tokio::test(flavor = "current_thread")]
-async fn commits() {
-    play("commits").await;
 }
