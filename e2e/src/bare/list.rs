@@ -54,7 +54,7 @@ pub const ALL: &[Scenario] = &[
     long("priorities", |stage, row| Box::pin(rules::priorities(stage, row))),
     long("foreign-data", |stage, row| Box::pin(data::foreign_data(stage, row))),
     long("start-timeout-zero", |stage, row| Box::pin(rules::start_timeout_zero(stage, row))),
-    quick("pause", |stage, row| Box::pin(people::paused(stage, row))),
+    long("pause", |stage, row| Box::pin(people::paused(stage, row))),
     long("restart-by-hand", |stage, row| Box::pin(people::restart_behind_our_back(stage, row))),
     quick("scheduled", |stage, row| Box::pin(people::scheduled(stage, row))),
     quick("orders", |stage, row| Box::pin(people::orders(stage, row))),

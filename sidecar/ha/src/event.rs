@@ -258,6 +258,9 @@ pub struct ServerStatus {
     pub received: Lsn,
     /// Standby: pg_last_wal_replay_lsn(), 0 without.
     pub replayed: Lsn,
+    /// Standby: the startup process waits for more WAL, so `replayed` is the end of what is here. A standby that has just started
+    /// replays what it has, and until then it has more than it says.
+    pub replay_waits: bool,
     /// Standby: the WAL receiver runs and is `streaming`.
     pub streaming: bool,
     /// Standby: sender_host of the WAL receiver.

@@ -56,7 +56,9 @@ SELECT r.recovering,
           FROM pg_catalog.pg_replication_slots s WHERE NOT temporary),
        ARRAY(SELECT name FROM pg_catalog.pg_settings
               WHERE pending_restart AND name NOT LIKE 'recovery_target%' ORDER BY 1),
-       (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint())
+       (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()),
+       EXISTS (SELECT FROM pg_catalog.pg_stat_activity
+                WHERE backend_type = 'startup' AND wait_event IN ('RecoveryWalStream', 'RecoveryRetrieveRetryInterval'))
   FROM (SELECT pg_catalog.pg_is_in_recovery() AS recovering) r";
 
 /// A connection that is kept for questions, and opened again after any error.
@@ -206,5 +208,6 @@ fn read(row: &Row) -> Result<ServerStatus, Error> {
         slots: slots.into_iter().map(SlotStatus::from).collect(),
         pending_restart: row.try_get(14)?,
         checkpoint_timeline: Timeline(number(15)?),
+        replay_waits: row.try_get(16)?,
     })
 }

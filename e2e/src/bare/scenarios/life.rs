@@ -60,7 +60,7 @@ pub async fn bootstrap(stage: &Stage, row: &mut Row) -> Result<()> {
     })
     .await?;
     team.start_all()?;
-    team.steady(FAILOVER * 2).await.context("after all were stopped")?;
+    team.steady(FAILOVER * 4).await.context("after all were stopped")?;
     play.end(row, Promise::QUORUM).await
 }
 

@@ -18,6 +18,8 @@ use crate::types::{Boot, Lsn, Timeline};
 const RESTARTPOINT_MS: u64 = 5_000;
 /// Failures after which the bootstrap of a cluster is given up.
 const BOOTSTRAP_TRIES: u32 = 10;
+/// A replay that has not moved for so long is taken for done, should the server not say so. Milliseconds.
+const REPLAY_RESTS_MS: u64 = 3_000;
 /// Pause after a failed task, milliseconds: short, then longer.
 const RETRY_MS: [u64; 4] = [200, 1_000, 2_000, 5_000];
 
@@ -282,6 +284,10 @@ impl Core {
             self.restartpoint_at = Some(now.plus_ms(RESTARTPOINT_MS));
         }
         self.timeline_seen = status.timeline;
+        if self.replay_at.0 != status.replayed || self.replay_at.1 < self.server.started {
+            self.replay_at = (status.replayed, now);
+        }
+        self.replay_rests = now.ms_since(self.replay_at.1) >= REPLAY_RESTS_MS;
         let before = self.server.status.as_ref().map_or(Lsn(0), |s| s.received);
         if status.streaming && status.received > before {
             self.server.moved_at = now;

@@ -182,6 +182,9 @@ pub struct Core {
     /// The highest timeline that this postmaster was seen on.
     timeline_seen: Timeline,
     restartpoint_at: Option<Boot>,
+    /// Where a standby's replay was, and since when; it has not moved for a while.
+    replay_at: (Lsn, Boot),
+    replay_rests: bool,
     task: Option<(u64, Job, TaskView)>,
     /// The lock is ours, and the cluster follows another one.
     standby_leader: bool,
@@ -277,6 +280,8 @@ impl Core {
             checkpoint_again_at: Boot(0),
             timeline_seen: Timeline::default(),
             restartpoint_at: None,
+            replay_at: (Lsn(0), Boot(0)),
+            replay_rests: false,
             task: None,
             standby_leader: false,
             callbacks: callbacks::Callbacks::default(),

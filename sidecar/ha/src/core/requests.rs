@@ -97,9 +97,14 @@ impl Core {
         }
     }
 
+    /// Whether a standby's position is all that it has: else its vote could elect somebody who lacks what only it holds.
+    fn knows_its_end(&self, status: &ServerStatus) -> bool {
+        !status.in_recovery || status.streaming || status.replay_waits || self.replay_rests
+    }
+
     fn position(&self) -> PeerAnswer {
         let mut answer = PeerAnswer { pod_uid: self.id.uid.clone(), ..PeerAnswer::default() };
-        if let Some(status) = &self.server.status {
+        if let Some(status) = self.server.status.as_ref().filter(|status| self.knows_its_end(status)) {
             answer.running = self.server.running;
             answer.demoted = self.demoted();
             answer.nofailover = self.id.tags.nofailover;

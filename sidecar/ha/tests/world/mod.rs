@@ -674,6 +674,7 @@ impl World {
             received: Lsn(if db.primary { 0 } else { data.lsn }),
             replayed: Lsn(if db.primary { 0 } else { data.lsn }),
             streaming,
+            replay_waits: true,
             sync_names: db.config.sync_names.clone(),
             has_conninfo: db.config.upstream.is_some(),
             standbys,

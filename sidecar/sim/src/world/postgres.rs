@@ -85,6 +85,7 @@ impl World {
             received: if streaming { lsn(false, disk.flushed) } else { Lsn(0) },
             replayed: lsn(false, disk.replayed),
             streaming,
+            replay_waits: true,
             sync_names: server.names_text.clone(),
             has_conninfo: server.config.upstream.is_some(),
             standbys: server
