@@ -8,4 +8,5 @@ pub mod deps;
 pub mod host;
 pub mod images;
 pub mod scenarios;
+pub mod wait;
 pub mod workload;

@@ -1,39 +1,19 @@
-//! Waiting for a condition, never for a time: an expired wait says what it waited for and what it last saw.
+//! How scenarios outside of pods wait.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-/// How often a condition is looked at.
-const POLL: Duration = Duration::from_millis(50);
+use crate::wait::{self, Pace};
 
-/// A long wait is told of, though it may end well.
-const TELL: Duration = Duration::from_secs(10);
+/// All is on this machine, so looks are cheap.
+const PACE: Pace = Pace { poll: Duration::from_millis(50), tell: Some(Duration::from_secs(10)) };
 
 /// Waits for `Ok(Ok(value))`; `Ok(Err(missing))` and errors are what is still missing.
 pub async fn until<T>(
     what: &str,
     deadline: Duration,
-    mut condition: impl AsyncFnMut() -> Result<Result<T, String>>,
+    condition: impl AsyncFnMut() -> Result<Result<T, String>>,
 ) -> Result<T> {
-    let begin = Instant::now();
-    let mut told = TELL;
-    let mut last = "the condition was never looked at to its end".to_owned();
-    loop {
-        let left = deadline.saturating_sub(begin.elapsed());
-        match tokio::time::timeout(left, condition()).await {
-            Ok(Ok(Ok(value))) => return Ok(value),
-            Ok(Ok(Err(missing))) => last = missing,
-            Ok(Err(error)) => last = format!("{error:#}"),
-            Err(_) => {}
-        }
-        if begin.elapsed() >= told {
-            eprintln!("    {:.0} s until {what}: {last}", begin.elapsed().as_secs_f32());
-            told += TELL;
-        }
-        if begin.elapsed() + POLL >= deadline {
-            bail!("waited {:.1} s in vain until {what}; last seen: {last}", begin.elapsed().as_secs_f32());
-        }
-        tokio::time::sleep(POLL).await;
-    }
+    wait::until(what, deadline, PACE, condition).await
 }

@@ -1,13 +1,14 @@
-//! Waiting for a condition, never for a time: an expired wait says what it waited for and what it last saw.
+//! How a cluster is waited for.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::Cluster;
+use crate::wait::{Pace, until};
 
-/// How often a condition is looked at.
-const POLL: Duration = Duration::from_millis(100);
+/// Each look is a request to the API server.
+const PACE: Pace = Pace { poll: Duration::from_millis(100), tell: None };
 
 impl Cluster {
     /// Waits until `condition` returns `None`. `Some(text)` is what is still missing; an error counts as missing as well,
@@ -32,23 +33,9 @@ impl Cluster {
         &self,
         what: &str,
         deadline: Duration,
-        mut condition: impl AsyncFnMut() -> Result<Result<T, String>>,
+        condition: impl AsyncFnMut() -> Result<Result<T, String>>,
     ) -> Result<T> {
-        let begin = Instant::now();
-        let mut last = "the condition was never looked at to its end".to_owned();
-        loop {
-            let left = deadline.saturating_sub(begin.elapsed());
-            match tokio::time::timeout(left, condition()).await {
-                Ok(Ok(Ok(value))) => return Ok(value),
-                Ok(Ok(Err(missing))) => last = missing,
-                Ok(Err(error)) => last = format!("{error:#}"),
-                Err(_) => {}
-            }
-            if begin.elapsed() + POLL >= deadline {
-                bail!("waited {:.1} s in vain until {what}; last seen: {last}", begin.elapsed().as_secs_f32());
-            }
-            tokio::time::sleep(POLL).await;
-        }
+        until(what, deadline, PACE, condition).await
     }
 
     /// `None` when the API server says that it is ready.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
@@ -121,6 +121,16 @@ impl Report {
     /// How many failed.
     pub fn failed(&self) -> usize {
         self.rows.iter().filter(|row| row.failure.is_some()).count()
+    }
+
+    /// Prints the table, writes it where that is wanted, and tells whether nothing failed.
+    pub fn conclude(&self, path: Option<&Path>, head: &str, begin: Instant) -> Result<bool> {
+        println!("\n{}", self.text());
+        if let Some(path) = path {
+            self.write(path, head)?;
+        }
+        eprintln!("all of it took {:.0} s", begin.elapsed().as_secs_f32());
+        Ok(self.failed() == 0)
     }
 
     /// Writes the table to a file, under what it was measured with.

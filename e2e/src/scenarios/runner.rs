@@ -95,12 +95,7 @@ async fn run(options: &Options, chosen: &[Scenario]) -> Result<bool> {
         eprintln!("{}", row.line());
         report.rows.push(row);
     }
-    println!("\n{}", report.text());
-    if let Some(path) = &options.report {
-        report.write(path, &head(options))?;
-    }
-    eprintln!("all of it took {:.0} s", begin.elapsed().as_secs_f32());
-    Ok(report.failed() == 0)
+    report.conclude(options.report.as_deref(), &head(options), begin)
 }
 
 fn head(options: &Options) -> String {
