@@ -1,5 +1,6 @@
 //! Rules of a cluster that was never initialized.
 
+use super::server::unreadable;
 use super::{Action, Job, Rule, Verdict, act, hold, run};
 use crate::effect::Upstream;
 use crate::event::DataDir;
@@ -49,9 +50,7 @@ pub(super) fn decide(s: &Snapshot) -> Option<Verdict> {
         }
     }
     match (&s.initialize, dir) {
-        (_, DataDir::Unknown(why)) => {
-            Some(act(Rule::Inspect, format!("the data directory cannot be read: {why}"), vec![Action::Inspect]))
-        }
+        (_, DataDir::Unknown(why)) => Some(unreadable(why)),
         (_, DataDir::Broken(why)) => {
             Some(hold(Rule::NoData, format!("the data directory holds something that is no database cluster: {why}")))
         }

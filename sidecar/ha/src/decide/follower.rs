@@ -1,6 +1,6 @@
 //! Rules of a member while somebody else has the lock.
 
-use super::server::stopped_dir;
+use super::server::{stopped_dir, unreadable};
 use super::{Action, Job, Rule, Verdict, act, hold, run};
 use crate::effect::Upstream;
 use crate::event::{ControlData, DataDir, PeerAnswer, ServerStatus};
@@ -95,9 +95,7 @@ fn stopped(s: &Snapshot, leader: &str) -> Verdict {
         Some(Ok(answer)) => answer,
     };
     match dir {
-        DataDir::Unknown(why) => {
-            act(Rule::Inspect, format!("the data directory cannot be read: {why}"), vec![Action::Inspect])
-        }
+        DataDir::Unknown(why) => unreadable(why),
         DataDir::Empty | DataDir::Broken(_) => copy(s, leader, upstream, "trying to bootstrap"),
         DataDir::Present(control) => match s.server.repair {
             Repair::Copy => copy(s, leader, upstream, "a new copy"),

@@ -2,7 +2,7 @@
 
 use super::bootstrap::{evidence, failed};
 use super::handover::{starting, switchover};
-use super::server::{shutdown_position, wrong_system};
+use super::server::{leaders_dir, shutdown_position, wrong_system};
 use super::{Action, Job, Rule, Verdict, act, hold, run};
 use crate::event::{DataDir, ServerStatus};
 use crate::mutants::{self, Mutant};
@@ -81,18 +81,9 @@ fn stopped(s: &Snapshot) -> Verdict {
     if let Some(verdict) = wrong_system(s) {
         return Verdict { actions: vec![Action::Release(None)], ..verdict };
     }
-    let control = match dir {
-        DataDir::Present(control) => control,
-        DataDir::Unknown(why) => {
-            return act(Rule::Inspect, format!("the data directory cannot be read: {why}"), vec![Action::Inspect]);
-        }
-        DataDir::Empty | DataDir::Broken(_) => {
-            return act(
-                Rule::LeaderNoData,
-                format!("the data directory is unusable: {dir:?}"),
-                vec![Action::Release(None)],
-            );
-        }
+    let control = match leaders_dir(dir) {
+        Ok(control) => control,
+        Err(verdict) => return verdict,
     };
     // Before the cluster is complete nobody else has any data: giving up would help nobody.
     let replaceable = s.members.len() > 1 && matches!(s.initialize, Initialize::Done(_));

@@ -1,7 +1,7 @@
 //! Rules that come before all others: no supervisor, no PostgreSQL, a task in progress, the pod being stopped.
 
 use super::{Action, Job, Rule, Verdict, act, hold};
-use crate::event::DataDir;
+use crate::event::{ControlData, DataDir};
 use crate::lease::Holder;
 use crate::mutants::{self, Mutant};
 use crate::snapshot::{Repair, Snapshot, TaskKind, TaskView};
@@ -145,6 +145,23 @@ pub(crate) fn shutdown_position(dir: &DataDir) -> Option<(Timeline, Lsn)> {
             Some((control.timeline, control.checkpoint))
         }
         _ => None,
+    }
+}
+
+/// A data directory that could not be looked at.
+pub(crate) fn unreadable(why: &str) -> Verdict {
+    act(Rule::Inspect, format!("the data directory cannot be read: {why}"), vec![Action::Inspect])
+}
+
+/// The data directory of the member with the lock, which is no leader without one.
+pub(crate) fn leaders_dir(dir: &DataDir) -> Result<&ControlData, Verdict> {
+    match dir {
+        DataDir::Present(control) => Ok(control),
+        DataDir::Unknown(why) => Err(unreadable(why)),
+        DataDir::Empty | DataDir::Broken(_) => {
+            let why = format!("the data directory is unusable: {dir:?}");
+            Err(act(Rule::LeaderNoData, why, vec![Action::Release(None)]))
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::bootstrap::failed;
 use super::handover::switchover;
-use super::server::{shutdown_position, wrong_system};
+use super::server::{leaders_dir, shutdown_position, wrong_system};
 use super::{Action, Job, Rule, Verdict, act, hold, run};
 use crate::effect::Upstream;
 use crate::event::{DataDir, ServerStatus};
@@ -43,19 +43,13 @@ fn stopped(s: &Snapshot) -> Verdict {
     if let Some(verdict) = wrong_system(s) {
         return Verdict { actions: vec![Action::Release(None)], ..verdict };
     }
-    let control = match dir {
-        DataDir::Present(control) => control,
-        DataDir::Unknown(why) => {
-            return act(Rule::Inspect, format!("the data directory cannot be read: {why}"), vec![Action::Inspect]);
-        }
-        DataDir::Empty | DataDir::Broken(_) if s.bootstrapping() => {
-            let why = "the copy of the remote cluster is gone".to_owned();
-            return act(Rule::BootstrapFailed, failed(&why), vec![Action::CancelBootstrap]);
-        }
-        DataDir::Empty | DataDir::Broken(_) => {
-            let why = format!("the data directory is unusable: {dir:?}");
-            return act(Rule::LeaderNoData, why, vec![Action::Release(None)]);
-        }
+    if s.bootstrapping() && matches!(dir, DataDir::Empty | DataDir::Broken(_)) {
+        let why = "the copy of the remote cluster is gone";
+        return act(Rule::BootstrapFailed, failed(why), vec![Action::CancelBootstrap]);
+    }
+    let control = match leaders_dir(dir) {
+        Ok(control) => control,
+        Err(verdict) => return verdict,
     };
     if s.config.pause {
         return hold(Rule::PausedHold, "paused: PostgreSQL is not running and stays so");

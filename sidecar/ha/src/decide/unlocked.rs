@@ -1,6 +1,6 @@
 //! Rules while nobody has the lock: who may take it.
 
-use super::server::stopped_dir;
+use super::server::{stopped_dir, unreadable};
 use super::{Action, Job, Rule, Verdict, act, bootstrap, hold, run};
 use crate::config::SyncMode;
 use crate::election::{Candidate, Outcome, Round, judge};
@@ -95,9 +95,7 @@ fn stopped(s: &Snapshot) -> Verdict {
     };
     match dir {
         DataDir::Present(_) => run(s, Rule::StartAlone, "starting as a standby of nobody", Job::StartStandby(None)),
-        DataDir::Unknown(why) => {
-            act(Rule::Inspect, format!("the data directory cannot be read: {why}"), vec![Action::Inspect])
-        }
+        DataDir::Unknown(why) => unreadable(why),
         DataDir::Empty if s.config.replica_without_leader && matches!(s.initialize, Initialize::Done(_)) => {
             run(s, Rule::Restore, "trying to bootstrap (without leader)", Job::Restore)
         }
