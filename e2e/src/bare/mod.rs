@@ -4,6 +4,7 @@
 mod control_plane;
 mod list;
 mod member;
+mod patroni;
 mod postgres;
 mod proxy;
 mod runner;

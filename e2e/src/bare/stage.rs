@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::control_plane::ControlPlane;
+use super::patroni::Patroni;
 use super::postgres::Postgres;
 use crate::deps::cache::Cache;
 
@@ -16,6 +17,9 @@ pub struct Stage {
     pub plane: ControlPlane,
     /// Of the major under test.
     pub postgres: Postgres,
+    /// Patroni itself.
+    #[allow(dead_code, reason = "each scenario runs what it needs")]
+    pub patroni: Patroni,
     /// The agent's program; the supervisor lies beside it.
     pub agent: PathBuf,
 }
@@ -30,8 +34,9 @@ impl Stage {
             std::fs::copy(binaries.join(program), bin.join(program))?;
         }
         let postgres = Postgres::find(root, &cache, major)?;
+        let patroni = Patroni::find(root, &cache)?;
         let plane = ControlPlane::start(root, &cache).await?;
-        Ok(Self { root: root.to_owned(), plane, postgres, agent: bin.join("matriarch-sidecar") })
+        Ok(Self { root: root.to_owned(), plane, postgres, patroni, agent: bin.join("matriarch-sidecar") })
     }
 
     /// The members' kubeconfig.

@@ -25,7 +25,8 @@ const NEEDED: &[(&str, &str)] = &[
     ("nsenter", "util-linux"),
     ("musl-gcc", "musl-tools"),
     ("tini", "tini"),
-    ("python3", "python3"),
+    ("/usr/bin/python3", "python3"),
+    ("haproxy", "haproxy"),
 ];
 
 /// Installs what is missing.
@@ -34,6 +35,9 @@ pub fn ensure() -> Result<()> {
         NEEDED.iter().filter(|(program, _)| !exists(program)).map(|(_, name)| *name).collect();
     if run_command(Command::new("python3").args(["-m", "pip", "--version"])).is_err() {
         packages.push("python3-pip");
+    }
+    if run_command(Command::new(super::patroni::PYTHON).args(["-c", "import ensurepip"])).is_err() {
+        packages.push("python3-venv");
     }
     packages.dedup();
     if packages.is_empty() {

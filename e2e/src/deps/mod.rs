@@ -1,8 +1,9 @@
-//! What must be on the machine before a cluster can come up: Debian packages, Go-built binaries, image layers.
+//! What must be on the machine before a cluster can come up: Debian packages, Go-built binaries, Patroni, image layers.
 
 pub mod apt;
 pub mod cache;
 pub mod go;
+pub mod patroni;
 
 use anyhow::{Result, bail};
 
@@ -16,6 +17,7 @@ pub fn ensure(cache: &Cache) -> Result<()> {
     let _lock = FileLock::acquire(&cache.folder().join("lock"))?;
     apt::ensure()?;
     go::ensure(cache)?;
+    patroni::ensure(cache)?;
     images::ensure(cache)?;
     Ok(())
 }
