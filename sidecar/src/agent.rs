@@ -8,6 +8,7 @@ use anyhow::Context;
 use matriarch_ha::core::{Core, Identity};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::watch;
 
 use crate::api::{Site, server};
 use crate::config::Config;
@@ -52,10 +53,10 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<()> {
         let tls = tls(&config).await.map(Arc::new);
         let identity = identity(&config);
 
-        let site = Site { scope: config.scope.clone(), tags: config.tags.published.clone(), started: clock::boot() };
+        let (_site, site) = watch::channel(Arc::new(Site::new(&config, clock::boot())));
         let listen = &config.restapi.listen;
         let listener = server::listen(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
-        tokio::spawn(server::serve(listener, tls.clone(), handle.clone(), Arc::new(site)));
+        tokio::spawn(server::serve(listener, tls.clone(), handle.clone(), site));
 
         let sender = Sender { conn_url: identity.conn_url.clone(), api_url: identity.api_url.clone() };
         let world = World {
@@ -116,7 +117,7 @@ async fn tls(config: &Config) -> Option<Tls> {
     let cert = config.restapi.certfile.clone()?;
     let key = config.restapi.keyfile.clone().unwrap_or_else(|| cert.clone());
     let ca = config.restapi.cafile.clone().unwrap_or_else(|| cert.clone());
-    let files = Files { cert, key, ca };
+    let files = Files { cert, key, ca, clients: config.restapi.verify_client };
     let mut said = String::new();
     loop {
         match Tls::load(files.clone()) {

@@ -11,6 +11,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
+use crate::config::VerifyClient;
+
 /// How often the files are looked at: renewed certificates are valid for long before the old ones end, so this only has to be
 /// short for people who watch.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -39,8 +41,8 @@ pub enum Error {
     Verifier(#[from] VerifierBuilderError),
 }
 
-/// The three files of a mounted Secret.
-#[derive(Debug, Clone)]
+/// The three files of a mounted Secret, and what they are for.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
     /// Our certificate and its chain.
     pub cert: PathBuf,
@@ -48,13 +50,16 @@ pub struct Files {
     pub key: PathBuf,
     /// The CA that signs servers and clients.
     pub ca: PathBuf,
+    /// Whether clients are asked for a certificate.
+    pub clients: VerifyClient,
 }
 
 impl Files {
     /// `tls.crt`, `tls.key` and `ca.crt` of a folder.
     #[must_use]
     pub fn in_folder(folder: &Path) -> Self {
-        Self { cert: folder.join("tls.crt"), key: folder.join("tls.key"), ca: folder.join("ca.crt") }
+        let clients = VerifyClient::Optional;
+        Self { cert: folder.join("tls.crt"), key: folder.join("tls.key"), ca: folder.join("ca.crt"), clients }
     }
 
     /// Changes when one of the files does.
@@ -79,7 +84,7 @@ struct Pair {
 struct State {
     pair: Pair,
     stamp: Stamp,
-    looked: Instant,
+    looked: Option<Instant>,
 }
 
 /// Certificates in use.
@@ -101,11 +106,11 @@ impl Tls {
         let provider = Arc::new(ring::default_provider());
         let stamp = files.stamp();
         let pair = read(&files, &provider)?;
-        let state = Mutex::new(State { pair, stamp, looked: Instant::now() });
+        let state = Mutex::new(State { pair, stamp, looked: Some(Instant::now()) });
         Ok(Self { files, look_every, provider, state })
     }
 
-    /// For the next connection that somebody opens. A client's certificate is optional, but must be good if there is one.
+    /// For the next connection that somebody opens. A client's certificate must be good if there is one.
     pub fn server(&self) -> Arc<ServerConfig> {
         self.current().server
     }
@@ -115,10 +120,15 @@ impl Tls {
         self.current().client
     }
 
+    /// The next connection looks at the files, however short ago that was done.
+    pub fn look_again(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).looked = None;
+    }
+
     fn current(&self) -> Pair {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.looked.elapsed() >= self.look_every {
-            state.looked = Instant::now();
+        if state.looked.is_none_or(|looked| looked.elapsed() >= self.look_every) {
+            state.looked = Some(Instant::now());
             let stamp = self.files.stamp();
             if stamp != state.stamp {
                 // The stamp was taken before the reading: a file that changes meanwhile is read again next time.
@@ -149,8 +159,12 @@ fn read(files: &Files, provider: &Arc<CryptoProvider>) -> Result<Pair, Error> {
     }
     let roots = Arc::new(roots);
 
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).allow_unauthenticated().build()?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone());
+    let verifier = match files.clients {
+        VerifyClient::None => WebPkiClientVerifier::no_client_auth(),
+        VerifyClient::Optional => verifier.allow_unauthenticated().build()?,
+        VerifyClient::Required => verifier.build()?,
+    };
     let mut server = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)

@@ -348,6 +348,8 @@ pub enum Reply {
         /// The body.
         text: String,
     },
+    /// 200 with a document: the configuration after an edit.
+    Document(serde_json::Value),
     /// To an election.
     Position(PeerAnswer),
     /// What a decision would look at now.

@@ -370,6 +370,10 @@ pub enum Request {
     },
     /// `GET /snapshot`
     Snapshot,
+    /// `PATCH /config`: merged into the stored configuration, see [`crate::config_edit::patch`].
+    PatchConfig(serde_json::Map<String, serde_json::Value>),
+    /// `PUT /config`: stored instead of it.
+    ReplaceConfig(serde_json::Map<String, serde_json::Value>),
     /// `DELETE /switchover`: a scheduled one shall not be done.
     CancelSwitchover,
     /// `POST /election`: a candidate asks for our position; our stream from the old primary ends first.

@@ -4,6 +4,7 @@
 //! clock, draws a random number or logs: the same type runs in production and in a simulation.
 
 pub mod config;
+pub mod config_edit;
 pub mod core;
 pub mod decide;
 pub mod divergence;

@@ -121,7 +121,7 @@ fn lag(head: Lsn, lsn: Option<Lsn>) -> Value {
 }
 
 /// Of `postgres://host:port/database`; an IPv6 address is in brackets.
-fn host_and_port(url: &str) -> Option<(&str, Option<u16>)> {
+pub fn host_and_port(url: &str) -> Option<(&str, Option<u16>)> {
     let (_, rest) = url.split_once("://")?;
     let place = rest.split(['/', '?']).next()?;
     let place = place.rsplit_once('@').map_or(place, |(_, place)| place);

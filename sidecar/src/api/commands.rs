@@ -1,29 +1,23 @@
-//! Requests that change something or need the core's word: who may send them, and what is wrong with their bodies.
+//! Requests that change something or need the core's word: what they ask, and what is wrong with their bodies.
 
+use std::time::Duration;
+
+use matriarch_ha::config::boolean;
 use matriarch_ha::core::commands::version_number;
 use matriarch_ha::effect::Reply;
 use matriarch_ha::event::{Request, RestartOrder};
 use matriarch_ha::types::{BadWall, Wall};
 use serde_json::{Map, Value, json};
 
-use super::Answer;
 use super::read::first_segment;
 use super::seen::Seen;
+use super::{Answer, query};
 
+/// For questions that the core answers at once.
+pub const AT_ONCE: Duration = Duration::from_secs(10);
 /// patronictl looks for this sentence to find that a server is older than itself.
 const UNSUPPORTED: &str = "Error code: 501\nMessage: Unsupported method\nError code explanation: HTTPStatus.NOT_IMPLEMENTED \
                            - Server does not support this operation.";
-
-/// Who sent a request; an extension of every request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Caller {
-    /// Without TLS nobody is asked for a certificate.
-    Plain,
-    /// Over TLS, without a certificate.
-    Anonymous,
-    /// Over TLS, with a certificate of our CA.
-    Verified,
-}
 
 /// What can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,35 +38,69 @@ pub enum Command {
     Election,
     /// `POST /failsafe`
     Failsafe,
+    /// `PATCH /config`
+    PatchConfig,
+    /// `PUT /config`
+    ReplaceConfig,
+    /// `POST /reload`
+    Reload,
+    /// `POST /sigterm`: for Patroni's own tests on Windows; says yes and does nothing, as there.
+    Sigterm,
+    /// `POST /citus`: what a coordinator's workers tell it; there is none here.
+    Citus,
+    /// `POST /mpp`: the same, and nothing to protect.
+    Mpp,
 }
 
-/// The command of a method and path, if this caller may give it.
-pub fn command(method: &str, path: &str, caller: Caller) -> Result<Command, Answer> {
-    let command = match (method, first_segment(path)) {
-        ("POST", "switchover") => Command::Switchover,
-        ("DELETE", "switchover") => Command::CancelSwitchover,
-        ("POST", "restart") => Command::Restart,
-        ("DELETE", "restart") => Command::CancelRestart,
-        ("POST", "reinitialize") => Command::Reinitialize,
-        ("POST", "failover") => Command::Failover,
-        ("POST", "election") => Command::Election,
-        ("POST", "failsafe") => Command::Failsafe,
-        _ => return Err(Answer::text(501, UNSUPPORTED)),
-    };
-    if caller == Caller::Anonymous {
-        return Err(Answer::text(403, "client certificate required"));
+impl Command {
+    /// The command of a method and path.
+    pub fn of(method: &str, path: &str) -> Option<Self> {
+        Some(match (method, first_segment(path)) {
+            ("POST", "switchover") => Self::Switchover,
+            ("DELETE", "switchover") => Self::CancelSwitchover,
+            ("POST", "restart") => Self::Restart,
+            ("DELETE", "restart") => Self::CancelRestart,
+            ("POST", "reinitialize") => Self::Reinitialize,
+            ("POST", "failover") => Self::Failover,
+            ("POST", "election") => Self::Election,
+            ("POST", "failsafe") => Self::Failsafe,
+            ("PATCH", "config") => Self::PatchConfig,
+            ("PUT", "config") => Self::ReplaceConfig,
+            ("POST", "reload") => Self::Reload,
+            ("POST", "sigterm") => Self::Sigterm,
+            ("POST", "citus") => Self::Citus,
+            ("POST", "mpp") => Self::Mpp,
+            _ => return None,
+        })
     }
-    Ok(command)
+
+    /// It says something in its body; what is deleted needs no words.
+    pub fn has_body(self) -> bool {
+        !matches!(self, Self::CancelSwitchover | Self::CancelRestart | Self::Reload | Self::Sigterm)
+    }
+
+    /// Nothing at all is as good as `{}`.
+    pub fn body_is_optional(self) -> bool {
+        matches!(self, Self::Restart | Self::Reinitialize)
+    }
 }
 
-/// The core's question, or what is wrong with the body.
+/// There is no such method for this path.
+pub fn unsupported() -> Answer {
+    Answer::text(501, UNSUPPORTED)
+}
+
+/// The core's question, or an answer that needs none: what is wrong with the body above all.
 pub fn request(seen: &Seen, command: Command, body: &[u8]) -> Result<Request, Answer> {
     match command {
         Command::CancelSwitchover => return Ok(Request::CancelSwitchover),
         Command::CancelRestart => return Ok(Request::CancelRestart),
+        // Done at the edge, later, and logged.
+        Command::Reload => return Err(Answer::text(202, "reload scheduled")),
+        Command::Sigterm => return Err(Answer::text(202, "shutdown scheduled")),
         _ => {}
     }
-    let optional = matches!(command, Command::Restart | Command::Reinitialize);
+    let optional = command.body_is_optional();
     let body: Map<String, Value> = match serde_json::from_slice(body) {
         _ if body.is_empty() && optional => Map::new(),
         Ok(Value::Object(body)) if !body.is_empty() || optional => body,
@@ -96,8 +124,12 @@ pub fn request(seen: &Seen, command: Command, body: &[u8]) -> Result<Request, An
         Command::Reinitialize => {
             Ok(Request::Reinitialize { force: flag(&body, "force"), from_leader: flag(&body, "from_leader") })
         }
+        Command::PatchConfig => Ok(Request::PatchConfig(body)),
+        Command::ReplaceConfig => Ok(Request::ReplaceConfig(body)),
+        Command::Citus | Command::Mpp => Err(Answer::text(200, "OK")),
         Command::CancelSwitchover => Ok(Request::CancelSwitchover),
         Command::CancelRestart => Ok(Request::CancelRestart),
+        Command::Reload | Command::Sigterm => Err(unsupported()),
     }
 }
 
@@ -136,10 +168,12 @@ fn switchover(seen: &Seen, command: Command, body: &Map<String, Value>) -> Resul
 /// A restart's conditions; Patroni's words for what cannot be one.
 fn restart(seen: &Seen, body: &Map<String, Value>) -> Result<Request, Answer> {
     let refuse = |text: String| Err(Answer::text(400, text));
+    if seen.view.paused && body.contains_key("schedule") {
+        return Err(Answer::text(500, "Can't schedule restart in the paused state"));
+    }
     let mut order = RestartOrder::default();
     for (key, value) in body {
         match (key.as_str(), value.as_str()) {
-            ("schedule", _) if value.is_null() => {}
             ("schedule", _) => order.schedule = Some(schedule(seen, "restart", Some(value))?),
             ("role", Some(role @ ("primary" | "master" | "standby_leader" | "replica"))) => {
                 order.role = Some(role.to_owned());
@@ -153,7 +187,7 @@ fn restart(seen: &Seen, body: &Map<String, Value>) -> Result<Request, Answer> {
             ("postgres_version", _) => {
                 return refuse("PostgreSQL version should be in the first.major.minor format".to_owned());
             }
-            ("timeout", _) => match milliseconds(value) {
+            ("timeout", _) => match query::milliseconds(&printed(value)) {
                 Some(ms) if ms > 0 => order.timeout_ms = Some(ms),
                 _ => return refuse("Timeout should be a positive number of seconds".to_owned()),
             },
@@ -165,32 +199,14 @@ fn restart(seen: &Seen, body: &Map<String, Value>) -> Result<Request, Answer> {
     Ok(Request::Restart(order))
 }
 
-/// `30`, `30s`, `5min`, `500ms`.
-fn milliseconds(value: &Value) -> Option<u64> {
-    if let Some(seconds) = value.as_u64() {
-        return seconds.checked_mul(1000);
-    }
-    let text = value.as_str()?.trim();
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let factor = match unit.trim() {
-        "ms" => 1,
-        "" | "s" => 1000,
-        "min" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(factor)
+/// A text as it is, a number as one would write it.
+fn printed(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// What Python takes for true.
+/// A truth as Patroni reads one; anything else is none.
 fn flag(body: &Map<String, Value>, key: &str) -> bool {
-    body.get(key).is_some_and(|value| match value {
-        Value::Null => false,
-        Value::Bool(value) => *value,
-        Value::String(text) => !text.is_empty(),
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        _ => true,
-    })
+    body.get(key).and_then(boolean).unwrap_or(false)
 }
 
 /// A moment ahead, or Patroni's codes and sentences.
@@ -219,8 +235,21 @@ pub fn answer(seen: &Seen, command: Command, reply: Reply) -> Answer {
             }
             answer
         }
+        Reply::Document(document) => Answer::json(200, document),
         Reply::Position(position) => Answer::json(200, json!(position)),
         Reply::Snapshot(snapshot) => Answer::json(200, json!(snapshot)),
+    }
+}
+
+/// How long the core may take. It answers a switchover or restart when it is done, and has deadlines of its own that are shorter.
+pub fn patience(request: &Request) -> Duration {
+    match request {
+        Request::Switchover { .. } => Duration::from_mins(5),
+        // A shutdown, and a start that may have to recover.
+        Request::Restart(order) => {
+            Duration::from_mins(15).max(2 * Duration::from_millis(order.timeout_ms.unwrap_or(0)))
+        }
+        _ => AT_ONCE,
     }
 }
 
@@ -230,10 +259,6 @@ pub fn no_answer(command: Command) -> Answer {
         Command::Switchover => Answer::text(503, "Switchover status unknown"),
         Command::Failover => Answer::text(503, "Failover status unknown"),
         Command::Restart => Answer::text(503, "restart status unknown"),
-        Command::CancelSwitchover
-        | Command::CancelRestart
-        | Command::Reinitialize
-        | Command::Election
-        | Command::Failsafe => Answer::text(503, "the agent does not answer"),
+        _ => Answer::text(503, "the agent does not answer"),
     }
 }

@@ -28,7 +28,7 @@ const STATES: [&str; 15] = [
 
 /// All of them in Prometheus' text format.
 pub fn response(seen: &Seen) -> Answer {
-    Answer { code: 200, body: Body::Plain(text(seen)), lsn: None }
+    Answer::new(200, Body::Plain(text(seen)))
 }
 
 /// Lines being written, each metric with its HELP and TYPE.

@@ -1,11 +1,13 @@
 //! The REST API: Patroni's paths, codes and documents. What is said is made by pure functions of the published view and the
 //! clocks; only [`server`] and [`routes`] do I/O.
 
-use std::collections::BTreeMap;
-
-use matriarch_ha::types::{Boot, Lsn};
+use matriarch_ha::types::Lsn;
 use serde_json::Value;
 
+pub use site::Site;
+
+pub mod access;
+pub mod body;
 pub mod cluster;
 pub mod commands;
 pub mod health;
@@ -16,36 +18,10 @@ pub mod read;
 pub mod routes;
 pub mod seen;
 pub mod server;
+pub mod site;
 pub mod status;
 #[cfg(test)]
 mod tests;
-
-/// What of the static configuration the API shows; never changes while the agent lives.
-#[derive(Debug, Clone, Default)]
-pub struct Site {
-    /// The cluster's name in Patroni's words.
-    pub scope: String,
-    /// `tags` of the static configuration.
-    pub tags: BTreeMap<String, Value>,
-    /// When the agent started: it counts as alive for a while before its first cycle.
-    pub started: Boot,
-}
-
-impl Site {
-    /// A boolean tag; anything that Python takes for true is.
-    #[must_use]
-    pub fn tag(&self, name: &str) -> bool {
-        match self.tags.get(name) {
-            None | Some(Value::Null) => false,
-            Some(Value::Bool(value)) => *value,
-            Some(Value::Number(number)) => number.as_f64() != Some(0.0),
-            Some(Value::String(text)) => {
-                !matches!(text.to_ascii_lowercase().as_str(), "" | "false" | "off" | "no" | "n" | "f" | "0")
-            }
-            Some(_) => true,
-        }
-    }
-}
 
 /// An answer before it is put on the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +32,8 @@ pub struct Answer {
     pub body: Body,
     /// Header `lsn`: a member's position, told with an accepted failsafe call.
     pub lsn: Option<Lsn>,
+    /// Header `WWW-Authenticate`.
+    pub challenge: bool,
 }
 
 /// Bodies, with the content types that Patroni gives them.
@@ -72,20 +50,24 @@ pub enum Body {
 }
 
 impl Answer {
+    fn new(code: u16, body: Body) -> Self {
+        Self { code, body, lsn: None, challenge: false }
+    }
+
     /// Only a status.
     #[must_use]
     pub fn empty(code: u16) -> Self {
-        Self { code, body: Body::Empty, lsn: None }
+        Self::new(code, Body::Empty)
     }
 
     /// A document.
     #[must_use]
     pub fn json(code: u16, value: Value) -> Self {
-        Self { code, body: Body::Json(value), lsn: None }
+        Self::new(code, Body::Json(value))
     }
 
     /// A sentence.
     pub fn text(code: u16, text: impl Into<String>) -> Self {
-        Self { code, body: Body::Text(text.into()), lsn: None }
+        Self::new(code, Body::Text(text.into()))
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,10 +15,11 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use super::Site;
-use super::commands::Caller;
+use super::access::{Caller, Certificate};
 use super::routes::routes;
 use crate::driver::handle::Handle;
 use crate::tls::Tls;
@@ -32,8 +34,8 @@ const HANDSHAKE: Duration = Duration::from_secs(3);
 const HEAD: Duration = Duration::from_secs(15);
 /// After that a connection ends with its current request: nobody who does not read keeps one for ever.
 const LIFE: Duration = Duration::from_mins(2);
-/// For the current request then: longer than any switchover.
-const LAST_REQUEST: Duration = Duration::from_secs(70);
+/// For the current request then, as long as it is not the core that takes its time: a restart may.
+const LAST_REQUEST: Duration = Duration::from_mins(1);
 /// The smallest that hyper takes.
 const BUFFER: usize = 8 * 1024;
 
@@ -48,8 +50,8 @@ pub async fn listen(listen: &str) -> io::Result<TcpListener> {
     }
 }
 
-/// Serves for ever. Without `tls` it is plain HTTP, where everybody may do everything.
-pub async fn serve(listener: TcpListener, tls: Option<Arc<Tls>>, handle: Handle, site: Arc<Site>) {
+/// Serves for ever. Without `tls` it is plain HTTP, where nobody can be asked for a certificate.
+pub async fn serve(listener: TcpListener, tls: Option<Arc<Tls>>, handle: Handle, site: watch::Receiver<Arc<Site>>) {
     let routes = TowerToHyperService::new(warp::service(routes(handle, site)));
     let seats = Arc::new(Seats::default());
     loop {
@@ -82,14 +84,16 @@ where
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     stream.set_nodelay(true)?;
+    let ip = stream.peer_addr()?.ip().to_canonical();
     let Some(tls) = tls else {
-        return http(stream, Caller::Plain, routes).await;
+        return http(stream, Caller { ip, certificate: Certificate::Plain }, routes).await;
     };
     let handshake = TlsAcceptor::from(tls.server()).accept(stream);
     let stream = tokio::time::timeout(HANDSHAKE, handshake).await.map_err(|_| io::ErrorKind::TimedOut)??;
     // A certificate that is there has been verified, else the handshake had failed.
     let verified = stream.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty());
-    http(stream, if verified { Caller::Verified } else { Caller::Anonymous }, routes).await
+    let certificate = if verified { Certificate::Verified } else { Certificate::Absent };
+    http(stream, Caller { ip, certificate }, routes).await
 }
 
 async fn http<T, S>(stream: T, caller: Caller, routes: S) -> io::Result<()>
@@ -98,9 +102,16 @@ where
     S: Service<hyper::Request<Incoming>, Response = warp::reply::Response>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+    let working = AtomicBool::new(false);
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(caller);
-        routes.call(request)
+        let answer = routes.call(request);
+        async {
+            working.store(true, Ordering::Relaxed);
+            let answer = answer.await;
+            working.store(false, Ordering::Relaxed);
+            answer
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -112,9 +123,13 @@ where
         done = connection.as_mut() => return done.map_err(io::Error::other),
         () = tokio::time::sleep(LIFE) => connection.as_mut().graceful_shutdown(),
     }
-    match tokio::time::timeout(LAST_REQUEST, connection).await {
-        Ok(done) => done.map_err(io::Error::other),
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    loop {
+        match tokio::time::timeout(LAST_REQUEST, connection.as_mut()).await {
+            Ok(done) => return done.map_err(io::Error::other),
+            // Every request ends: the core's patience does.
+            Err(_) if working.load(Ordering::Relaxed) => {}
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        }
     }
 }
 

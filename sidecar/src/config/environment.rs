@@ -6,7 +6,22 @@ use super::Error;
 
 /// Keys of each section that are one value.
 const SECTIONS: [(&str, &[&str]); 4] = [
-    ("restapi", &["listen", "connect_address", "certfile", "keyfile", "cafile", "verify_client"]),
+    (
+        "restapi",
+        &[
+            "listen",
+            "connect_address",
+            "certfile",
+            "keyfile",
+            "cafile",
+            "verify_client",
+            "allowlist",
+            "allowlist_include_members",
+            "http_extra_headers",
+            "https_extra_headers",
+            "server_tokens",
+        ],
+    ),
     ("postgresql", &["listen", "connect_address", "proxy_address", "config_dir", "data_dir", "pgpass", "bin_dir"]),
     ("log", &["type", "level", "format", "dir"]),
     ("ctl", &["insecure", "cacert", "certfile", "keyfile"]),
@@ -44,6 +59,7 @@ pub fn document(env: impl IntoIterator<Item = (String, String)>) -> Result<Value
             let path: Vec<&str> = path.iter().map(String::as_str).collect();
             let value = match path.as_slice() {
                 ["kubernetes", key] if STRUCTURED.contains(key) => structured(&variable, key, &text)?,
+                ["restapi", key] if key.ends_with("_headers") => structured(&variable, key, &text)?,
                 _ => Value::String(text),
             };
             put(&mut document, &path, value);
@@ -75,7 +91,9 @@ fn path(rest: &str) -> Option<Vec<String>> {
 /// YAML, with or without the brackets: `a: b, c: d`, `[1, 2]`, `on`.
 fn structured(variable: &str, key: &str, text: &str) -> Result<Value, Error> {
     let bracketed = match key {
-        "labels" if !text.trim_start().starts_with('{') => format!("{{{text}}}"),
+        "labels" | "http_extra_headers" | "https_extra_headers" if !text.trim_start().starts_with('{') => {
+            format!("{{{text}}}")
+        }
         "ports" | "retriable_http_codes" if !text.trim_start().starts_with('[') => format!("[{text}]"),
         _ => text.to_owned(),
     };

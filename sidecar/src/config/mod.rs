@@ -97,6 +97,7 @@ impl Config {
         let scope = text("scope").ok_or_else(missing)?;
         let mut kubernetes: Kubernetes = section(&document, "kubernetes")?;
         let restapi: RestApi = section(&document, "restapi")?;
+        restapi.check()?;
         let bootstrap: bootstrap::Bootstrap = section(&document, "bootstrap")?;
         let postgresql: postgresql::File = section(&document, "postgresql")?;
         let file: matriarch::File = section(&document, "matriarch")?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use matriarch_ha::effect::Reply;
 use matriarch_ha::event::Request;
 use matriarch_ha::view::View;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// A REST request on its way to the core.
 #[derive(Debug)]
@@ -21,6 +21,7 @@ pub struct Asked {
 pub struct Handle {
     view: watch::Receiver<Arc<View>>,
     requests: mpsc::Sender<Asked>,
+    reload: Arc<Notify>,
 }
 
 /// The driver's end of a [`Handle`].
@@ -37,7 +38,7 @@ impl Handle {
     pub fn new() -> (Self, HandleEnd) {
         let (view_in, view) = watch::channel(Arc::new(View::default()));
         let (requests, requests_out) = mpsc::channel(64);
-        (Self { view, requests }, HandleEnd { view: view_in, requests: requests_out })
+        (Self { view, requests, reload: Arc::default() }, HandleEnd { view: view_in, requests: requests_out })
     }
 
     /// What the core last published. Times in it are `CLOCK_BOOTTIME`: compare with [`crate::driver::clock::now`].
@@ -48,6 +49,16 @@ impl Handle {
     /// Waits until the core has published another view; false: the driver has ended.
     pub async fn changed(&mut self) -> bool {
         self.view.changed().await.is_ok()
+    }
+
+    /// The static configuration shall be read again; several calls before that are one.
+    pub fn reload(&self) {
+        self.reload.notify_one();
+    }
+
+    /// Waits until somebody wants a reload.
+    pub async fn reload_asked(&self) {
+        self.reload.notified().await;
     }
 
     /// Asks the core; none: the driver has ended. Has no deadline of its own.

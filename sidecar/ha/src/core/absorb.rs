@@ -205,6 +205,14 @@ impl Core {
                 };
                 effects.push(Effect::Reply { id: request, reply: Reply::Text { code, text: text.to_owned() } });
             }
+            Call::Edit(edit) => self.edit_written(now, *edit, result.as_ref().err(), effects),
+            Call::EditRead(edit) => {
+                if missing {
+                    let name = self.id.config_object.clone();
+                    self.locks.forget(&name);
+                }
+                self.edit(now, *edit, effects);
+            }
             Call::Lock if conflict => self.read_lock(now, effects),
             Call::Lock | Call::LockRead if missing => {
                 let name = self.id.leader_object.clone();

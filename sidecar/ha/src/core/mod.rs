@@ -9,6 +9,7 @@ mod address;
 mod callbacks;
 pub mod commands;
 mod duties;
+mod edit;
 mod failsafe;
 mod publish;
 mod requests;
@@ -85,6 +86,9 @@ enum Call {
     Failover,
     /// A scheduled switchover is taken back for this request.
     Cancel(u64),
+    /// The configuration is written for a request, or read again because somebody else wrote it.
+    Edit(Box<edit::Edit>),
+    EditRead(Box<edit::Edit>),
     Pod {
         status: Value,
         role: Option<String>,

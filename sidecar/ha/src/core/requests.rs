@@ -62,6 +62,8 @@ impl Core {
                 effects.push(Effect::Reply { id, reply });
             }
             Request::CancelSwitchover => self.cancel_switchover(now, id, effects),
+            Request::PatchConfig(patch) => self.edit_asked(now, id, patch, false, effects),
+            Request::ReplaceConfig(config) => self.edit_asked(now, id, config, true, effects),
         }
     }
 

@@ -264,7 +264,7 @@ impl World {
     pub fn reply(&self, id: u64) -> Option<(u16, String)> {
         match self.replies.get(&id)? {
             Reply::Text { code, text } => Some((*code, text.clone())),
-            Reply::Position(_) | Reply::Snapshot(_) => None,
+            Reply::Position(_) | Reply::Snapshot(_) | Reply::Document(_) => None,
         }
     }
 
@@ -608,7 +608,7 @@ impl World {
                         Reply::Text { code: 200, .. } => {
                             Event::FailsafeAnswer { id: asked, member: name.into(), result: Ok(()) }
                         }
-                        Reply::Snapshot(_) => return,
+                        Reply::Snapshot(_) | Reply::Document(_) => return,
                         Reply::Text { text, .. } => {
                             Event::FailsafeAnswer { id: asked, member: name.into(), result: Err(text) }
                         }

@@ -88,7 +88,7 @@ impl World {
             return;
         }
         let answer = match reply {
-            Reply::Snapshot(_) => return,
+            Reply::Snapshot(_) | Reply::Document(_) => return,
             Reply::Position(position) => Answer::Position(position),
             Reply::Text { code: 200, text } if text == "Accepted" => Answer::Failsafe(Ok(())),
             Reply::Text { text, .. } => Answer::Failsafe(Err(text)),

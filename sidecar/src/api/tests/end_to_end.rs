@@ -11,8 +11,10 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use super::*;
+use crate::api::access::Access;
 use crate::api::server::serve;
 use crate::driver::clock;
 use crate::driver::handle::Handle;
@@ -74,7 +76,8 @@ async fn member(tls: Option<Arc<Tls>>) -> Peer {
     let (handle, mut end) = Handle::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, tls, handle, Arc::new(site())));
+    let site = Site { access: Access { needs_certificate: tls.is_some(), ..Access::default() }, ..site() };
+    tokio::spawn(serve(listener, tls, handle, watch::channel(Arc::new(site)).1));
     tokio::spawn(async move {
         let now = clock::now().boot;
         let view = View { leader_until: now.plus_ms(60_000), store_seen: now, cycle_at: now, ..leader() };
@@ -101,7 +104,9 @@ async fn member(tls: Option<Arc<Tls>>) -> Peer {
                 Request::Switchover { .. }
                 | Request::Restart(_)
                 | Request::CancelRestart
-                | Request::Reinitialize { .. } => Reply::Text { code: 412, text: "leader name does not match".into() },
+                | Request::Reinitialize { .. }
+                | Request::PatchConfig(_)
+                | Request::ReplaceConfig(_) => Reply::Text { code: 412, text: "leader name does not match".into() },
             };
             let _ = asked.answer.send(reply);
         }
