@@ -1,6 +1,12 @@
 //! Edits of the dynamic configuration over REST.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::cloned_ref_to_slice_refs, missing_docs)] // a test may panic: that is how it fails
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::needless_pass_by_value,
+    clippy::cloned_ref_to_slice_refs,
+    missing_docs
+)] // a test may panic: that is how it fails
 
 mod world;
 
