@@ -19,7 +19,7 @@ use crate::postgres::Postgres;
 use crate::store::{Store, connect, own_pod};
 use crate::supervisor::Supervisor;
 use crate::supervisor::launch::Launcher;
-use crate::tls::{Files, Tls};
+use crate::tls::Tls;
 
 /// Between two looks for certificates that are not there yet.
 const TLS_RETRY: Duration = Duration::from_secs(1);
@@ -114,10 +114,7 @@ impl Termination {
 
 /// The certificates, as soon as they are there; none: none are configured.
 async fn tls(config: &Config) -> Option<Tls> {
-    let cert = config.restapi.certfile.clone()?;
-    let key = config.restapi.keyfile.clone().unwrap_or_else(|| cert.clone());
-    let ca = config.restapi.cafile.clone().unwrap_or_else(|| cert.clone());
-    let files = Files { cert, key, ca, clients: config.restapi.verify_client };
+    let files = config.restapi.files()?;
     let mut said = String::new();
     loop {
         match Tls::load(files.clone()) {

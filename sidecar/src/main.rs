@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use matriarch_sidecar::{agent, install};
+use matriarch_sidecar::{agent, ctl, install};
 use tracing_subscriber::EnvFilter;
 
 /// Keeps the PostgreSQL of this pod highly available.
@@ -40,6 +40,8 @@ enum Command {
         /// Its configuration: Patroni's YAML, or a folder with *.yml; without it `PATRONI_*` variables alone.
         config: Option<PathBuf>,
     },
+    /// Asks the agent of this pod over its REST API, with its own certificate: what `kubectl matriarch` runs here.
+    Ctl(ctl::Args),
     /// Says what the rules make of a recorded snapshot (`GET /snapshot`, or the log at debug), and why.
     Explain {
         /// The file; `-`: standard input.
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Explain { snapshot } => explain(&snapshot),
         Command::Install { dir } => install::install(&dir).map_err(anyhow::Error::from),
+        Command::Ctl(args) => ask(&args),
         Command::Run { config } => run(config.as_deref()),
     };
     match done {
@@ -72,6 +75,12 @@ fn explain(path: &std::path::Path) -> anyhow::Result<()> {
     };
     std::io::stdout().write_all(matriarch_sidecar::explain::explain(&text)?.as_bytes())?;
     Ok(())
+}
+
+fn ask(args: &ctl::Args) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let answer = runtime.block_on(ctl::run(args))?;
+    Ok(writeln!(std::io::stdout(), "{answer}")?)
 }
 
 /// One thread does it all: the work is waiting, and every thread would cost memory in every pod.

@@ -95,9 +95,49 @@ impl Peers {
         }
     }
 
+    /// Any request, for `matriarch-sidecar ctl`. An error is a sentence for people.
+    pub async fn call(
+        &self,
+        peer: &Peer,
+        method: Method,
+        path: &str,
+        body: Option<&str>,
+        timeout: Duration,
+    ) -> Result<(u16, String), String> {
+        let request = request(peer, method, path, body.map(|body| Bytes::from(body.to_owned())));
+        let answer = match request {
+            Ok(request) => self.exchange(peer, request, timeout).await,
+            Err(error) => Err(error),
+        };
+        answer
+            .map(|(code, body)| (code.as_u16(), String::from_utf8_lossy(&body).into_owned()))
+            .map_err(|error| error.to_string())
+    }
+
     async fn send(&self, peer: &Peer, question: &Question, timeout: Duration) -> Result<(StatusCode, Bytes), Error> {
+        let (method, path, body) = match question {
+            Question::Status => (Method::GET, "/patroni", None),
+            Question::Election { candidate } => (Method::POST, "/election", Some(json!({"candidate": candidate}))),
+            Question::Failsafe { leader, leader_uid, ttl_ms } => {
+                let Sender { conn_url, api_url } = &self.sender;
+                let body = json!({
+                    "name": leader, "conn_url": conn_url, "api_url": api_url, "slots": {},
+                    "matriarch": {"pod_uid": leader_uid, "ttl_ms": ttl_ms},
+                });
+                (Method::POST, "/failsafe", Some(body))
+            }
+        };
+        let request = request(peer, method, path, body.map(|body| Bytes::from(body.to_string())))?;
+        self.exchange(peer, request, timeout).await
+    }
+
+    async fn exchange(
+        &self,
+        peer: &Peer,
+        request: Request<Full<Bytes>>,
+        timeout: Duration,
+    ) -> Result<(StatusCode, Bytes), Error> {
         let exchange = async {
-            let request = self.request(peer, question)?;
             let place = format!("{}:{}", if peer.ip.is_empty() { &peer.host } else { &peer.ip }, peer.port);
             let failed = |source| Error::Connect { place: place.clone(), source };
             let stream = if peer.ip.is_empty() {
@@ -118,28 +158,14 @@ impl Peers {
         };
         tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(Error::Silent(timeout)))
     }
+}
 
-    fn request(&self, peer: &Peer, question: &Question) -> Result<Request<Full<Bytes>>, Error> {
-        let (method, path, body) = match question {
-            Question::Status => (Method::GET, "/patroni", None),
-            Question::Election { candidate } => (Method::POST, "/election", Some(json!({"candidate": candidate}))),
-            Question::Failsafe { leader, leader_uid, ttl_ms } => {
-                let Sender { conn_url, api_url } = &self.sender;
-                let body = json!({
-                    "name": leader, "conn_url": conn_url, "api_url": api_url, "slots": {},
-                    "matriarch": {"pod_uid": leader_uid, "ttl_ms": ttl_ms},
-                });
-                (Method::POST, "/failsafe", Some(body))
-            }
-        };
-        let mut request =
-            Request::builder().method(method).uri(path).header(HOST, &peer.host).header(CONNECTION, "close");
-        if body.is_some() {
-            request = request.header(CONTENT_TYPE, "application/json");
-        }
-        let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
-        Ok(request.body(Full::new(body))?)
+fn request(peer: &Peer, method: Method, path: &str, body: Option<Bytes>) -> Result<Request<Full<Bytes>>, Error> {
+    let mut request = Request::builder().method(method).uri(path).header(HOST, &peer.host).header(CONNECTION, "close");
+    if body.is_some() {
+        request = request.header(CONTENT_TYPE, "application/json");
     }
+    Ok(request.body(Full::new(body.unwrap_or_default()))?)
 }
 
 /// One request on a fresh connection.

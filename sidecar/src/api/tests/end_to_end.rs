@@ -9,6 +9,7 @@ use matriarch_ha::effect::{Peer, Question, Reply};
 use matriarch_ha::event::{PeerAnswer, Request};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::ServerName;
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::api::access::Access;
 use crate::api::server::serve;
+use crate::ctl;
 use crate::driver::clock;
 use crate::driver::handle::Handle;
 use crate::peers::{Peers, Sender};
@@ -308,4 +310,30 @@ async fn the_snapshot_of_the_moment_can_be_explained() {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     assert!(crate::explain::explain(body).unwrap().starts_with("rule:   server.detached"));
+}
+
+#[tokio::test]
+async fn ctl_gives_the_agents_answer_whatever_it_is() {
+    let (ca, folder) = (Ca::new(), Folder::new());
+    ca.issue(&folder.0, HOST);
+    let (port, at) = (member(Some(folder.tls())).await.port, folder.0.display());
+    let config = folder.0.join("patroni.yml");
+    let text = format!(
+        "{{scope: orders, name: orders-0, restapi: {{listen: '127.0.0.1:{port}', connect_address: '{HOST}:{port}', \
+         certfile: {at}/tls.crt, keyfile: {at}/tls.key, cafile: {at}/ca.crt}}, postgresql: {{listen: '127.0.0.1:5432', \
+         data_dir: {at}/data, authentication: {{superuser: {{username: postgres, password: x}}, \
+         replication: {{username: replicator, password: x}}}}}}}}"
+    );
+    std::fs::write(&config, text).unwrap();
+    let ask = async |method: &str, path: &str, body: Option<&str>| {
+        let (method, path) = (method.parse().unwrap(), path.to_owned());
+        let args = ctl::Args { config: config.clone(), timeout: 5, method, path, body: body.map(str::to_owned) };
+        let answer: Value = serde_json::from_str(&ctl::run(&args).await.unwrap()).unwrap();
+        (answer["code"].clone(), answer["body"].clone())
+    };
+    let (code, body) = ask("GET", "/patroni", None).await;
+    assert_eq!((code, &body["role"]), (json!(200), &json!("primary")), "{body}");
+    // Only with a client certificate.
+    assert_eq!(ask("DELETE", "/switchover", None).await, (json!(404), json!("no switchover is scheduled")));
+    assert_eq!(ask("POST", "/restart", Some("{}")).await, (json!(412), json!("leader name does not match")));
 }

@@ -1,0 +1,87 @@
+//! `kubectl matriarch pause` and `resume`: Patroni's maintenance mode.
+//!
+//! Both are written where agents read them, in the dynamic configuration, so that they work while the operator is away. A spec that
+//! names `paused` is patched as well, for it would win otherwise.
+
+use std::time::{Duration, Instant};
+
+use kube::api::{Patch, PatchParams};
+use matriarch_crds::PostgresCluster;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::access::Session;
+use crate::ask::confirm;
+use crate::completion;
+use crate::edit;
+use crate::error::Error;
+use crate::output::say;
+use crate::store::Store;
+
+/// Of which cluster.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The cluster.
+    #[arg(add = completion::clusters())]
+    cluster: String,
+    /// Wait until every member knows.
+    #[arg(long)]
+    wait: bool,
+    /// For how many seconds that is waited for.
+    #[arg(long, default_value_t = 60)]
+    timeout: u64,
+    /// Does not ask.
+    #[arg(short, long)]
+    yes: bool,
+}
+
+/// Sets it (`true`) or ends it.
+pub async fn run(session: &Session, args: &Args, pause: bool) -> Result<(), Error> {
+    let store = Store::open(session, Some(&args.cluster)).await?;
+    let (word, done) = if pause { ("pause", "paused") } else { ("resume", "resumed") };
+    let read = edit::read(&store).await?;
+    let named = store.resource.spec.paused;
+    let is = read.config["pause"].as_bool() == Some(true);
+    if is == pause && named.is_none_or(|spec| spec == pause) {
+        say(&format!("{} is {} already", args.cluster, if pause { "paused" } else { "not paused" }))?;
+    } else {
+        if pause {
+            let question = format!("Pause {}? While it is paused nobody fails over, whatever happens.", args.cluster);
+            confirm(args.yes, &question)?;
+        }
+        if named.is_some() {
+            let patch = Patch::Merge(json!({"spec": {"paused": pause}}));
+            let failed = Error::call("patch", "postgresclusters", format!("the cluster {}", args.cluster));
+            store
+                .api::<PostgresCluster>()
+                .patch(&args.cluster, &PatchParams::default(), &patch)
+                .await
+                .map_err(failed)?;
+        }
+        let mut config = read.config.clone();
+        if pause {
+            config["pause"] = Value::Bool(true);
+        } else if let Some(map) = config.as_object_mut() {
+            map.remove("pause");
+        }
+        edit::write(&store, &read, &config).await?;
+        say(&format!("{} is {done}", args.cluster))?;
+    }
+    if args.wait { wait(&store, args, pause, word).await } else { Ok(()) }
+}
+
+async fn wait(store: &Store, args: &Args, pause: bool, word: &str) -> Result<(), Error> {
+    let begun = Instant::now();
+    loop {
+        let cluster = store.stored().await?;
+        let late: Vec<&str> = cluster.members.iter().filter(|m| m.paused != pause).map(|m| m.name.as_str()).collect();
+        if late.is_empty() {
+            return say("every member knows");
+        }
+        if begun.elapsed() > Duration::from_secs(args.timeout) {
+            let who = late.join(", ");
+            return Err(Error::Unknown(format!("{who} did not take note of the {word} within {} s", args.timeout)));
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+}
