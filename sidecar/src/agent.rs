@@ -19,7 +19,7 @@ use crate::postgres::Postgres;
 use crate::store::{Store, connect, own_pod};
 use crate::supervisor::Supervisor;
 use crate::supervisor::launch::Launcher;
-use crate::tls::Tls;
+use crate::tls::{Files, Tls};
 
 /// Between two looks for certificates that are not there yet.
 const TLS_RETRY: Duration = Duration::from_secs(1);
@@ -58,7 +58,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<()> {
         let listener = server::listen(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
         tokio::spawn(server::serve(listener, tls.clone(), handle.clone(), site));
 
-        let sender = Sender { conn_url: identity.conn_url.clone(), api_url: identity.api_url.clone() };
+        let sender = Sender::new(&config, identity.conn_url.clone(), identity.api_url.clone());
         let world = World {
             store: Store::new(client, config.clone(), events.clone()),
             postgres: Arc::new(Postgres::new(config.clone(), supervisor.clone())),
@@ -114,7 +114,10 @@ impl Termination {
 
 /// The certificates, as soon as they are there; none: none are configured.
 async fn tls(config: &Config) -> Option<Tls> {
-    let files = config.restapi.files()?;
+    let files = Files::configured(&config.restapi, &config.ctl)?;
+    if files.servers.is_none() {
+        tracing::warn!("the certificates of other members are not verified: write who signs them in restapi.cafile");
+    }
     let mut said = String::new();
     loop {
         match Tls::load(files.clone()) {

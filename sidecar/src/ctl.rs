@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Config, HostPort};
 use crate::peers::{Peers, Sender};
-use crate::tls::Tls;
+use crate::tls::{Files, Tls};
 
 /// What is asked.
 #[derive(Debug, clap::Args)]
@@ -34,14 +34,14 @@ pub struct Args {
 pub async fn run(args: &Args) -> anyhow::Result<String> {
     let config = Config::load(Some(&args.config))?;
     let listen = HostPort::parse("restapi.listen", &config.restapi.listen)?;
-    let tls = config.restapi.files().map(Tls::load).transpose()?.map(Arc::new);
+    let tls = Files::configured(&config.restapi, &config.ctl).map(Tls::load).transpose()?.map(Arc::new);
     let peer = Peer {
         member: config.pod.name.clone(),
         ip: if listen.is_everywhere() { "127.0.0.1".to_owned() } else { listen.host.clone() },
         port: listen.port,
         host: config.api.host.clone(),
     };
-    let peers = Peers::new(tls, Sender { conn_url: String::new(), api_url: String::new() });
+    let peers = Peers::new(tls, Sender::new(&config, String::new(), String::new()));
     let patience = Duration::from_secs(args.timeout);
     let answer = peers.call(&peer, args.method.clone(), &args.path, args.body.as_deref(), patience).await;
     let (code, body) = answer.map_err(anyhow::Error::msg)?;

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_TYPE, HOST};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -24,6 +24,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
+use crate::api::access::basic;
+use crate::config::Config;
 use crate::tls::Tls;
 
 /// Longest answer that is read.
@@ -61,6 +63,17 @@ pub struct Sender {
     pub conn_url: String,
     /// `https://host:port/patroni`
     pub api_url: String,
+    /// Header `Authorization` of every request.
+    pub authorization: Option<String>,
+}
+
+impl Sender {
+    /// With the login of section `ctl`, or that of `restapi`.
+    #[must_use]
+    pub fn new(config: &Config, conn_url: String, api_url: String) -> Self {
+        let login = config.ctl.authentication.as_ref().or(config.restapi.authentication.as_ref());
+        Self { conn_url, api_url, authorization: login.map(|login| basic(&login.username, &login.password)) }
+    }
 }
 
 /// Asks peers.
@@ -104,7 +117,7 @@ impl Peers {
         body: Option<&str>,
         timeout: Duration,
     ) -> Result<(u16, String), String> {
-        let request = request(peer, method, path, body.map(|body| Bytes::from(body.to_owned())));
+        let request = self.request(peer, method, path, body.map(|body| Bytes::from(body.to_owned())));
         let answer = match request {
             Ok(request) => self.exchange(peer, request, timeout).await,
             Err(error) => Err(error),
@@ -119,7 +132,7 @@ impl Peers {
             Question::Status => (Method::GET, "/patroni", None),
             Question::Election { candidate } => (Method::POST, "/election", Some(json!({"candidate": candidate}))),
             Question::Failsafe { leader, leader_uid, ttl_ms } => {
-                let Sender { conn_url, api_url } = &self.sender;
+                let Sender { conn_url, api_url, .. } = &self.sender;
                 let body = json!({
                     "name": leader, "conn_url": conn_url, "api_url": api_url, "slots": {},
                     "matriarch": {"pod_uid": leader_uid, "ttl_ms": ttl_ms},
@@ -127,7 +140,7 @@ impl Peers {
                 (Method::POST, "/failsafe", Some(body))
             }
         };
-        let request = request(peer, method, path, body.map(|body| Bytes::from(body.to_string())))?;
+        let request = self.request(peer, method, path, body.map(|body| Bytes::from(body.to_string())))?;
         self.exchange(peer, request, timeout).await
     }
 
@@ -158,14 +171,24 @@ impl Peers {
         };
         tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(Error::Silent(timeout)))
     }
-}
 
-fn request(peer: &Peer, method: Method, path: &str, body: Option<Bytes>) -> Result<Request<Full<Bytes>>, Error> {
-    let mut request = Request::builder().method(method).uri(path).header(HOST, &peer.host).header(CONNECTION, "close");
-    if body.is_some() {
-        request = request.header(CONTENT_TYPE, "application/json");
+    fn request(
+        &self,
+        peer: &Peer,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> Result<Request<Full<Bytes>>, Error> {
+        let mut request =
+            Request::builder().method(method).uri(path).header(HOST, &peer.host).header(CONNECTION, "close");
+        if let Some(authorization) = &self.sender.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        Ok(request.body(Full::new(body.unwrap_or_default()))?)
     }
-    Ok(request.body(Full::new(body.unwrap_or_default()))?)
 }
 
 /// One request on a fresh connection.

@@ -5,13 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustls::client::Resumption;
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
-use crate::config::VerifyClient;
+use crate::config::ctl::Ctl;
+use crate::config::{RestApi, VerifyClient};
 
 /// How often the files are looked at: renewed certificates are valid for long before the old ones end, so this only has to be
 /// short for people who watch.
@@ -41,38 +43,58 @@ pub enum Error {
     Verifier(#[from] VerifierBuilderError),
 }
 
-/// The three files of a mounted Secret, and what they are for.
+/// Which files are used, and for what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
     /// Our certificate and its chain.
     pub cert: PathBuf,
     /// Its key.
     pub key: PathBuf,
-    /// The CA that signs servers and clients.
-    pub ca: PathBuf,
+    /// The CA that signs clients; none: nobody is asked for a certificate.
+    pub ca: Option<PathBuf>,
     /// Whether clients are asked for a certificate.
     pub clients: VerifyClient,
+    /// The CA that signs the servers that we call; none: they are not verified.
+    pub servers: Option<PathBuf>,
+    /// Certificate and key that we show to them.
+    pub client: (PathBuf, PathBuf),
 }
 
 impl Files {
     /// `tls.crt`, `tls.key` and `ca.crt` of a folder.
     #[must_use]
     pub fn in_folder(folder: &Path) -> Self {
-        let clients = VerifyClient::Optional;
-        Self { cert: folder.join("tls.crt"), key: folder.join("tls.key"), ca: folder.join("ca.crt"), clients }
+        let (cert, key, ca) = (folder.join("tls.crt"), folder.join("tls.key"), folder.join("ca.crt"));
+        let client = (cert.clone(), key.clone());
+        Self { cert, key, ca: Some(ca.clone()), clients: VerifyClient::Optional, servers: Some(ca), client }
+    }
+
+    /// Of sections `restapi` and `ctl`; none: no certificate is configured, and the API is plain HTTP.
+    #[must_use]
+    pub fn configured(restapi: &RestApi, ctl: &Ctl) -> Option<Self> {
+        let cert = restapi.certfile.clone()?;
+        let key = restapi.keyfile.clone().unwrap_or_else(|| cert.clone());
+        let ca = restapi.cafile.clone();
+        let servers = if ctl.insecure { None } else { ctl.cacert.clone().or_else(|| ca.clone()) };
+        let client = match &ctl.certfile {
+            Some(cert) => (cert.clone(), ctl.keyfile.clone().unwrap_or_else(|| cert.clone())),
+            None => (cert.clone(), key.clone()),
+        };
+        Some(Self { cert, key, ca, clients: restapi.verify_client, servers, client })
     }
 
     /// Changes when one of the files does.
     fn stamp(&self) -> Stamp {
-        [&self.cert, &self.key, &self.ca].map(|path| {
-            let meta = std::fs::metadata(path).ok()?;
+        let all = [Some(&self.cert), Some(&self.key), self.ca.as_ref(), self.servers.as_ref(), Some(&self.client.0)];
+        all.map(|path| {
+            let meta = std::fs::metadata(path?).ok()?;
             Some((meta.modified().ok()?, meta.len()))
         })
     }
 }
 
 /// Modification time and length of each file, none: it cannot be looked at.
-type Stamp = [Option<(SystemTime, u64)>; 3];
+type Stamp = [Option<(SystemTime, u64)>; 5];
 
 /// Both configurations, made from one reading of the files.
 #[derive(Clone)]
@@ -82,6 +104,7 @@ struct Pair {
 }
 
 struct State {
+    files: Files,
     pair: Pair,
     stamp: Stamp,
     looked: Option<Instant>,
@@ -89,7 +112,6 @@ struct State {
 
 /// Certificates in use.
 pub struct Tls {
-    files: Files,
     look_every: Duration,
     provider: Arc<CryptoProvider>,
     state: Mutex<State>,
@@ -106,8 +128,8 @@ impl Tls {
         let provider = Arc::new(ring::default_provider());
         let stamp = files.stamp();
         let pair = read(&files, &provider)?;
-        let state = Mutex::new(State { pair, stamp, looked: Some(Instant::now()) });
-        Ok(Self { files, look_every, provider, state })
+        let state = Mutex::new(State { files, pair, stamp, looked: Some(Instant::now()) });
+        Ok(Self { look_every, provider, state })
     }
 
     /// For the next connection that somebody opens. A client's certificate must be good if there is one.
@@ -120,21 +142,26 @@ impl Tls {
         self.current().client
     }
 
-    /// The next connection looks at the files, however short ago that was done.
-    pub fn look_again(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).looked = None;
+    /// From the next connection on these files are used; if they cannot be, it stays as it was.
+    pub fn reload(&self, files: Files) -> Result<(), Error> {
+        // The stamp first: a file that changes meanwhile is read again next time.
+        let stamp = files.stamp();
+        let pair = read(&files, &self.provider)?;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = State { files, pair, stamp, looked: Some(Instant::now()) };
+        Ok(())
     }
 
     fn current(&self) -> Pair {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.looked.is_none_or(|looked| looked.elapsed() >= self.look_every) {
             state.looked = Some(Instant::now());
-            let stamp = self.files.stamp();
+            let stamp = state.files.stamp();
             if stamp != state.stamp {
                 // The stamp was taken before the reading: a file that changes meanwhile is read again next time.
-                match read(&self.files, &self.provider) {
+                match read(&state.files, &self.provider) {
                     Ok(pair) => {
-                        tracing::info!(tls.cert = %self.files.cert.display(), "certificates read again");
+                        tracing::info!(tls.cert = %state.files.cert.display(), "certificates read again");
                         state.pair = pair;
                         state.stamp = stamp;
                     }
@@ -147,38 +174,85 @@ impl Tls {
 }
 
 fn read(files: &Files, provider: &Arc<CryptoProvider>) -> Result<Pair, Error> {
-    let chain = certificates("certificate", &files.cert)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|source| Error::Read {
-        what: "key",
-        path: files.key.clone(),
-        source,
-    })?;
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates("CA", &files.ca)? {
-        roots.add(certificate)?;
-    }
-    let roots = Arc::new(roots);
-
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone());
-    let verifier = match files.clients {
-        VerifyClient::None => WebPkiClientVerifier::no_client_auth(),
-        VerifyClient::Optional => verifier.allow_unauthenticated().build()?,
-        VerifyClient::Required => verifier.build()?,
+    let verifier = match (&files.ca, files.clients) {
+        (None, _) | (_, VerifyClient::None) => WebPkiClientVerifier::no_client_auth(),
+        (Some(ca), clients) => {
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots(ca)?, provider.clone());
+            match clients {
+                VerifyClient::Required => verifier.build()?,
+                _ => verifier.allow_unauthenticated().build()?,
+            }
+        }
     };
     let mut server = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain.clone(), key.clone_key())?;
+        .with_single_cert(certificates("certificate", &files.cert)?, key(&files.key)?)?;
     // A handshake costs less than a millisecond here; a cache of sessions would cost memory all the time.
     server.session_storage = Arc::new(NoServerSessionStorage {});
     server.send_tls13_tickets = 0;
 
-    let mut client = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)?;
+    let client = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let client = match &files.servers {
+        Some(ca) => client.with_root_certificates(roots(ca)?),
+        None => client.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider.clone()))),
+    };
+    let (cert, client_key) = &files.client;
+    let mut client = client.with_client_auth_cert(certificates("certificate", cert)?, key(client_key)?)?;
     client.resumption = Resumption::disabled();
     Ok(Pair { server: Arc::new(server), client: Arc::new(client) })
+}
+
+fn key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
+    PrivateKeyDer::from_pem_file(path).map_err(|source| Error::Read { what: "key", path: path.to_owned(), source })
+}
+
+fn roots(ca: &Path) -> Result<Arc<RootCertStore>, Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates("CA", ca)? {
+        roots.add(certificate)?;
+    }
+    Ok(Arc::new(roots))
+}
+
+/// Believes every server, as Patroni's agents do. Who can put himself between members can forge votes and consent to failsafe
+/// then, which is why the agent warns of it.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {

@@ -265,7 +265,15 @@ pub struct ServerStatus {
     pub streaming: bool,
     /// Standby: sender_host of the WAL receiver.
     pub upstream: Option<String>,
-    /// pg_postmaster_start_time(), as text.
+    /// Standby: a restore_command is there, so what is not streamed comes from an archive.
+    pub from_archive: bool,
+    /// Standby: the upstream's end as the WAL receiver last heard of it (latest_end_lsn), 0 without.
+    pub upstream_end: Lsn,
+    /// Standby: pg_last_xact_replay_timestamp()
+    pub replayed_at: Option<Wall>,
+    /// Standby: a person has paused the replay.
+    pub replay_paused: bool,
+    /// pg_postmaster_start_time(), ISO 8601.
     pub started: String,
     /// server_version_num
     pub version: u32,
@@ -292,6 +300,26 @@ pub struct StandbyStatus {
     pub sync_state: String,
     /// flush_lsn
     pub flush: Lsn,
+    /// sync_priority
+    #[serde(default)]
+    pub sync_priority: i32,
+    /// usename
+    #[serde(default)]
+    pub user: String,
+    /// client_addr; none: over a unix socket.
+    #[serde(default)]
+    pub address: Option<String>,
+}
+
+impl ServerStatus {
+    /// How a standby gets its WAL, in Patroni's words; none: it is none, or gets none.
+    pub fn replication_state(&self) -> Option<&'static str> {
+        match self.in_recovery {
+            true if self.streaming => Some("streaming"),
+            true if self.from_archive => Some("in archive recovery"),
+            _ => None,
+        }
+    }
 }
 
 /// Why the server could not be asked.

@@ -33,8 +33,8 @@ pub fn member_status(view: &View, conn_url: &str, api_url: &str) -> Value {
             set("xlog_location", json!(server.received.max(server.replayed)));
             set("receive_lsn", json!(server.received));
             set("replay_lsn", json!(server.replayed));
-            if server.streaming {
-                set("replication_state", json!("streaming"));
+            if let Some(state) = server.replication_state() {
+                set("replication_state", json!(state));
             }
         } else {
             set("xlog_location", json!(server.flush));

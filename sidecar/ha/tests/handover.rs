@@ -144,3 +144,23 @@ fn members_on_an_old_timeline_do_not_lead_where_that_is_asked_for() {
     world.run(30_000);
     assert!(world.writable().is_empty(), "all are on timeline 1, the cluster is on 3");
 }
+
+#[test]
+fn candidates_that_do_not_answer_are_found_out_before_anything_is_written() {
+    let (mut world, leader, other) = cluster(ASYNC);
+    let third = world.nodes.keys().find(|n| **n != leader && **n != other).unwrap().clone();
+    world.unheard.insert(other.clone());
+    world.request(&leader, 1, switch(Some(&leader), Some(&other), None));
+    world.request(&third, 2, switch(None, Some(&other), None));
+    world.run(3_000);
+    let refused = |action: &str| Some((412, format!("{action} is not possible: no good candidates have been found")));
+    assert_eq!(world.reply(1), refused("switchover"));
+    assert_eq!(world.reply(2), refused("failover"));
+    assert_eq!(world.annotation("x-failover", "member"), None, "nothing was written");
+    assert_eq!(world.writable(), [leader.clone()]);
+    // One good candidate is enough.
+    world.request(&leader, 3, switch(Some(&leader), None, None));
+    world.run_until("answered", 10_000, |w| w.reply(3).is_some());
+    let (code, text) = world.reply(3).unwrap();
+    assert!(code == 200 && text.starts_with("Successfully switched over to"), "{code} {text}");
+}

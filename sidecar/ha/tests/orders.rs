@@ -206,3 +206,16 @@ fn a_recorded_snapshot_gives_the_same_verdict() {
     world.run(10);
     assert!(matches!(&world.replies[&9], Reply::Snapshot(s) if s.name == other));
 }
+
+#[test]
+fn a_restart_that_takes_longer_than_its_timeout_says_so() {
+    let (mut world, leader, other) = cluster();
+    world.node(&leader).db.slow_start = true;
+    world.request(&leader, 1, restart(RestartOrder { timeout_ms: Some(5_000), ..RestartOrder::default() }));
+    let ms = world.run_until("answered", 20_000, |w| w.reply(1).is_some());
+    assert_eq!(world.reply(1), Some((503, "postgres is still starting".into())));
+    assert!((5_000..7_000).contains(&ms), "{ms} ms");
+    // And another member takes over.
+    world.run_until("another leads", 20_000, |w| w.writable().iter().any(|name| *name != leader));
+    assert!(world.writable().contains(&other) || world.writable().len() == 1);
+}

@@ -108,6 +108,9 @@ impl Access {
         authorization: Option<&[u8]>,
         view: &View,
     ) -> Result<(), Answer> {
+        if command == Command::Mpp {
+            return Ok(()); // as in Patroni, and nothing is done
+        }
         // A member that is not known yet, or no more, may still ask for failsafe and votes.
         let members = self.include_members && !matches!(command, Command::Failsafe | Command::Election);
         let limited = !self.networks.is_empty() || !self.names.is_empty() || members;

@@ -14,13 +14,12 @@ use super::commands::Command;
 const LIMIT: usize = 64 * 1024;
 /// Longest configuration: it has to fit into the annotations of one object, all of which may have 256 KiB.
 const CONFIG_LIMIT: usize = 192 * 1024;
-/// From the end of the head to the end of the body.
-const TIME: Duration = Duration::from_secs(10);
 
-/// Reads a command's body; one that needs none gets what is there, or nothing.
+/// Reads a command's body within `time`; one that needs none gets nothing.
 pub async fn read<B: Buf>(
     command: Command,
     headers: &HeaderMap,
+    time: Duration,
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Result<Vec<u8>, Answer> {
     if !command.has_body() {
@@ -54,5 +53,5 @@ pub async fn read<B: Buf>(
         }
         Ok(bytes)
     };
-    tokio::time::timeout(TIME, whole).await.unwrap_or_else(|_| Err(Answer::text(408, "the body takes too long")))
+    tokio::time::timeout(time, whole).await.unwrap_or_else(|_| Err(Answer::text(408, "the body takes too long")))
 }

@@ -1,5 +1,6 @@
 //! Health checks of load balancers: the paths that say by their status alone whether a member is what is looked for.
 
+use matriarch_ha::event::ServerStatus;
 use matriarch_ha::types::Lsn;
 use serde_json::Value;
 
@@ -81,11 +82,8 @@ fn passes(seen: &Seen, path: &str, query: &Query) -> bool {
 fn replica(seen: &Seen, query: &Query) -> bool {
     let replayed = seen.standby().map_or(Lsn(0), |standby| standby.replayed);
     let lags = query::value(query, "lag").and_then(query::bytes).is_some_and(|limit| seen.lags(replayed, limit));
-    let streams = match query::value(query, "replication_state") {
-        Some("streaming") => seen.standby().is_some_and(|standby| standby.streaming),
-        Some(_) => false,
-        None => true,
-    };
+    let state = seen.standby().and_then(ServerStatus::replication_state);
+    let streams = query::value(query, "replication_state").is_none_or(|wanted| state == Some(wanted));
     seen.role() == "replica" && seen.running() && !seen.site.tag("noloadbalance") && !lags && streams
 }
 

@@ -11,6 +11,7 @@ pub mod body;
 pub mod cluster;
 pub mod commands;
 pub mod health;
+pub mod limits;
 pub mod metrics;
 pub mod probes;
 pub mod query;

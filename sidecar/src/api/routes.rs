@@ -95,8 +95,9 @@ async fn change<B: Buf>(
 ) -> Result<Answer, Answer> {
     let command = Command::of(method, path).ok_or_else(commands::unsupported)?;
     let authorization = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
-    shared.site().access.check(command, caller, authorization, &shared.handle.view()).await?;
-    let body = body::read(command, headers, body).await?;
+    let site = shared.site();
+    site.access.check(command, caller, authorization, &shared.handle.view()).await?;
+    let body = body::read(command, headers, site.limits.body, body).await?;
     if command == Command::Reload {
         shared.handle.reload();
     }

@@ -72,10 +72,11 @@ impl Seen<'_> {
         self.view.server.as_ref().filter(|server| !server.in_recovery)
     }
 
-    /// The standby is further behind the leader than `limit` bytes; `position` is one of its own. An unknown leader's position
-    /// is nothing to be behind of.
+    /// The standby is further behind the leader than `limit` bytes; `position` is one of its own. The leader is where it last
+    /// published to be, or where our own stream says; where it is not known, nobody is behind.
     pub fn lags(&self, position: Lsn, limit: u64) -> bool {
-        self.view.leader_lsn.0 > position.0.saturating_add(limit)
+        let streamed = self.standby().map_or(Lsn(0), |standby| standby.upstream_end);
+        self.view.leader_lsn.max(streamed).0 > position.0.saturating_add(limit)
     }
 
     /// Listed as synchronous, and the list is known to be current.

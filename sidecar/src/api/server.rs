@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::Site;
 use super::access::{Caller, Certificate};
+use super::limits::Limits;
 use super::routes::routes;
 use crate::driver::handle::Handle;
 use crate::tls::Tls;
@@ -28,14 +29,6 @@ use crate::tls::Tls;
 const CONNECTIONS: usize = 64;
 /// Of them from one address, so that one slow client leaves room for the kubelet and the peers.
 const CONNECTIONS_OF_ONE: usize = 16;
-/// For the TLS handshake.
-const HANDSHAKE: Duration = Duration::from_secs(3);
-/// For the head of a request, the wait for the next one on a kept connection included.
-const HEAD: Duration = Duration::from_secs(15);
-/// After that a connection ends with its current request: nobody who does not read keeps one for ever.
-const LIFE: Duration = Duration::from_mins(2);
-/// For the current request then, as long as it is not the core that takes its time: a restart may.
-const LAST_REQUEST: Duration = Duration::from_mins(1);
 /// The smallest that hyper takes.
 const BUFFER: usize = 8 * 1024;
 
@@ -52,7 +45,7 @@ pub async fn listen(listen: &str) -> io::Result<TcpListener> {
 
 /// Serves for ever. Without `tls` it is plain HTTP, where nobody can be asked for a certificate.
 pub async fn serve(listener: TcpListener, tls: Option<Arc<Tls>>, handle: Handle, site: watch::Receiver<Arc<Site>>) {
-    let routes = TowerToHyperService::new(warp::service(routes(handle, site)));
+    let routes = TowerToHyperService::new(warp::service(routes(handle, site.clone())));
     let seats = Arc::new(Seats::default());
     loop {
         let (stream, from) = match listener.accept().await {
@@ -68,17 +61,17 @@ pub async fn serve(listener: TcpListener, tls: Option<Arc<Tls>>, handle: Handle,
             tracing::debug!(%from, "too many connections");
             continue;
         };
-        let (tls, routes) = (tls.clone(), routes.clone());
+        let (tls, routes, limits) = (tls.clone(), routes.clone(), site.borrow().limits);
         tokio::spawn(async move {
             let _seat = seat;
-            if let Err(error) = connection(stream, tls, routes).await {
+            if let Err(error) = connection(stream, tls, routes, limits).await {
                 tracing::debug!(%from, %error, "connection ended");
             }
         });
     }
 }
 
-async fn connection<S>(stream: TcpStream, tls: Option<Arc<Tls>>, routes: S) -> io::Result<()>
+async fn connection<S>(stream: TcpStream, tls: Option<Arc<Tls>>, routes: S, limits: Limits) -> io::Result<()>
 where
     S: Service<hyper::Request<Incoming>, Response = warp::reply::Response>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -86,17 +79,17 @@ where
     stream.set_nodelay(true)?;
     let ip = stream.peer_addr()?.ip().to_canonical();
     let Some(tls) = tls else {
-        return http(stream, Caller { ip, certificate: Certificate::Plain }, routes).await;
+        return http(stream, Caller { ip, certificate: Certificate::Plain }, routes, limits).await;
     };
     let handshake = TlsAcceptor::from(tls.server()).accept(stream);
-    let stream = tokio::time::timeout(HANDSHAKE, handshake).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    let stream = tokio::time::timeout(limits.handshake, handshake).await.map_err(|_| io::ErrorKind::TimedOut)??;
     // A certificate that is there has been verified, else the handshake had failed.
     let verified = stream.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty());
     let certificate = if verified { Certificate::Verified } else { Certificate::Absent };
-    http(stream, Caller { ip, certificate }, routes).await
+    http(stream, Caller { ip, certificate }, routes, limits).await
 }
 
-async fn http<T, S>(stream: T, caller: Caller, routes: S) -> io::Result<()>
+async fn http<T, S>(stream: T, caller: Caller, routes: S, limits: Limits) -> io::Result<()>
 where
     TokioIo<T>: Read + Write + Unpin,
     S: Service<hyper::Request<Incoming>, Response = warp::reply::Response>,
@@ -115,16 +108,16 @@ where
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
+        .header_read_timeout(limits.head)
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     tokio::select! {
         done = connection.as_mut() => return done.map_err(io::Error::other),
-        () = tokio::time::sleep(LIFE) => connection.as_mut().graceful_shutdown(),
+        () = tokio::time::sleep(limits.life) => connection.as_mut().graceful_shutdown(),
     }
     loop {
-        match tokio::time::timeout(LAST_REQUEST, connection.as_mut()).await {
+        match tokio::time::timeout(limits.last_request, connection.as_mut()).await {
             Ok(done) => return done.map_err(io::Error::other),
             // Every request ends: the core's patience does.
             Err(_) if working.load(Ordering::Relaxed) => {}

@@ -8,6 +8,7 @@ use matriarch_ha::types::Boot;
 use serde_json::Value;
 
 use super::access::{Access, basic};
+use super::limits::Limits;
 use crate::config::{Config, RestApi, VerifyClient};
 
 /// Names of the cluster and of this member's REST API.
@@ -25,31 +26,35 @@ pub struct Site {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Header `Server`, by `server_tokens`; none: there is none.
     pub server: Option<HeaderValue>,
+    /// How patient we are.
+    pub limits: Limits,
 }
 
 impl Site {
     /// As configured.
     #[must_use]
     pub fn new(config: &Config, started: Boot) -> Self {
-        let RestApi { headers, tls_headers, certfile, server_tokens, .. } = &config.restapi;
+        let mut site =
+            Self { scope: config.scope.clone(), tags: config.tags.published.clone(), started, ..Self::default() };
+        site.configure(&config.restapi);
+        site
+    }
+
+    /// What section `restapi` says.
+    pub fn configure(&mut self, restapi: &RestApi) {
+        let RestApi { headers, tls_headers, certfile, server_tokens, .. } = restapi;
         let mut all = headers.clone();
         if certfile.is_some() {
             all.extend(tls_headers.clone());
         }
         let pair = |(name, value): (String, String)| Some((name.parse().ok()?, value.parse().ok()?));
-        let server = match server_tokens.to_ascii_lowercase().as_str() {
+        self.headers = all.into_iter().filter_map(pair).collect();
+        self.server = match server_tokens.to_ascii_lowercase().as_str() {
             "productonly" => Some(HeaderValue::from_static("Patroni")),
             "minimal" => HeaderValue::try_from(format!("Patroni/{PATRONI_VERSION}")).ok(),
             _ => None,
         };
-        Self {
-            scope: config.scope.clone(),
-            tags: config.tags.published.clone(),
-            started,
-            access: access(&config.restapi),
-            headers: all.into_iter().filter_map(pair).collect(),
-            server,
-        }
+        self.access = access(restapi);
     }
 
     /// A boolean tag; anything that Python takes for true is.

@@ -1,6 +1,8 @@
 //! The status document: `GET /patroni` and the body of every health check.
 
+use matriarch_ha::event::ServerStatus;
 use matriarch_ha::member_status::PATRONI_VERSION;
+use matriarch_ha::types::Wall;
 use serde_json::{Map, Value, json};
 
 use super::seen::Seen;
@@ -13,13 +15,15 @@ pub fn document(seen: &Seen) -> Value {
     set("state", json!(seen.state()));
     set("role", json!(seen.role()));
     if let Some(server) = &view.server {
-        set("postmaster_start_time", json!(server.started));
+        set("postmaster_start_time", json!(started(server).map_or_else(|| server.started.clone(), printed)));
         set("server_version", json!(server.version));
         if server.in_recovery {
             let received = if server.received.0 == 0 { server.replayed } else { server.received };
-            set("xlog", json!({"received_location": received, "replayed_location": server.replayed}));
-            if server.streaming {
-                set("replication_state", json!("streaming"));
+            let xlog = json!({"received_location": received, "replayed_location": server.replayed,
+                "replayed_timestamp": server.replayed_at.map(printed), "paused": server.replay_paused});
+            set("xlog", xlog);
+            if let Some(state) = server.replication_state() {
+                set("replication_state", json!(state));
             }
         } else {
             set("xlog", json!({"location": server.flush}));
@@ -72,7 +76,18 @@ pub fn document(seen: &Seen) -> Value {
 }
 
 fn standby(row: &matriarch_ha::event::StandbyStatus) -> Value {
-    json!({"application_name": row.member, "state": row.state, "sync_state": row.sync_state, "flush_lsn": row.flush.to_string()})
+    json!({"usename": row.user, "application_name": row.member, "client_addr": row.address, "state": row.state,
+        "sync_state": row.sync_state, "sync_priority": row.sync_priority})
+}
+
+/// When the postmaster was started.
+pub fn started(server: &ServerStatus) -> Option<Wall> {
+    server.started.parse().ok()
+}
+
+/// As Python prints a moment: with a space, not with a `T`.
+fn printed(at: Wall) -> String {
+    at.to_string().replacen('T', " ", 1)
 }
 
 /// Seconds since 1970 at which the store was last heard of, 0: never.

@@ -3,6 +3,7 @@
 
 mod bootstrap;
 pub mod command;
+pub mod ctl;
 pub mod custom;
 mod environment;
 mod error;
@@ -44,6 +45,8 @@ pub struct Config {
     pub kubernetes: Kubernetes,
     /// Section `restapi`.
     pub restapi: RestApi,
+    /// Section `ctl`.
+    pub ctl: ctl::Ctl,
     /// Where others reach our REST API.
     pub api: HostPort,
     /// `bootstrap.dcs`: the dynamic configuration of a new cluster.
@@ -131,6 +134,7 @@ impl Config {
                 Some(Value::Object(section)) => custom::Bootstrap::parse(section)?,
                 _ => custom::Bootstrap::default(),
             },
+            ctl: section(&document, "ctl")?,
             local: local(&document),
             own_supervisor: !in_pod,
             scope,

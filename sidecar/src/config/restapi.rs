@@ -9,7 +9,6 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::{Error, HostPort, value};
-use crate::tls::Files;
 
 /// Section `restapi`.
 #[derive(Debug, Clone, Deserialize)]
@@ -82,13 +81,6 @@ impl std::fmt::Debug for Login {
 }
 
 impl RestApi {
-    /// Our certificate, its key and who signs: the latter two are in `certfile` unless said. None: plain HTTP.
-    pub fn files(&self) -> Option<Files> {
-        let cert = self.certfile.clone()?;
-        let or_there = |path: &Option<PathBuf>| path.clone().unwrap_or_else(|| cert.clone());
-        Some(Files { key: or_there(&self.keyfile), ca: or_there(&self.cafile), cert, clients: self.verify_client })
-    }
-
     /// What serde cannot see.
     pub(super) fn check(&self) -> Result<(), Error> {
         for entry in self.allowlist.iter().filter(|entry| entry.contains('/')) {

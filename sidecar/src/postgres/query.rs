@@ -14,7 +14,8 @@ use super::local::{self, Error};
 use crate::config::Config;
 
 /// `pg_is_in_recovery` is read once (a subquery with a volatile function is not flattened), so that a promotion in between
-/// gives the picture of a standby, never a mixture. Works on PostgreSQL 13 to 18.
+/// gives the picture of a standby, never a mixture; for the same reason nothing here fails on a server that has just been promoted,
+/// as `pg_is_wal_replay_paused` would. Works on PostgreSQL 13 to 18.
 ///
 /// A standby whose upstream is gone is on the timeline of the WAL it received last: the control file learns of a switch
 /// only at the next restart point, minutes later, and until then this member would seem to be behind all others. The
@@ -41,12 +42,13 @@ SELECT r.recovering,
        CASE WHEN r.recovering THEN coalesce(pg_catalog.pg_last_wal_replay_lsn() - '0/0', 0)::bigint ELSE 0 END,
        r.recovering AND EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver WHERE status = 'streaming'),
        (SELECT sender_host FROM pg_catalog.pg_stat_wal_receiver),
-       pg_catalog.pg_postmaster_start_time()::text,
+       pg_catalog.to_char(pg_catalog.pg_postmaster_start_time() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || '+00:00',
        current_setting('server_version_num')::int,
        current_setting('synchronous_standby_names'),
        current_setting('primary_conninfo') <> '',
        (SELECT coalesce(json_agg(json_build_object('member', application_name, 'state', state,
                                                    'sync_state', sync_state,
+                                                   'priority', sync_priority, 'user', usename, 'address', host(client_addr),
                                                    'flush', coalesce(flush_lsn - '0/0', 0)::bigint)), '[]')::text
           FROM pg_catalog.pg_stat_replication),
        (SELECT coalesce(json_agg(json_build_object('name', slot_name, 'plugin', plugin, 'database', database, 'active', active,
@@ -58,7 +60,11 @@ SELECT r.recovering,
               WHERE pending_restart AND name NOT LIKE 'recovery_target%' ORDER BY 1),
        (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()),
        EXISTS (SELECT FROM pg_catalog.pg_stat_activity
-                WHERE backend_type = 'startup' AND wait_event IN ('RecoveryWalStream', 'RecoveryRetrieveRetryInterval'))
+                WHERE backend_type = 'startup' AND wait_event IN ('RecoveryWalStream', 'RecoveryRetrieveRetryInterval')),
+       r.recovering AND current_setting('restore_command') <> '',
+       coalesce((SELECT latest_end_lsn - '0/0' FROM pg_catalog.pg_stat_wal_receiver), 0)::bigint,
+       (extract(epoch FROM pg_catalog.pg_last_xact_replay_timestamp()) * 1000000)::bigint,
+       EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE backend_type = 'startup' AND wait_event = 'RecoveryPause')
   FROM (SELECT pg_catalog.pg_is_in_recovery() AS recovering) r";
 
 /// A connection that is kept for questions, and opened again after any error.
@@ -151,6 +157,9 @@ struct Standby {
     state: Option<String>,
     sync_state: Option<String>,
     flush: u64,
+    priority: Option<i32>,
+    user: Option<String>,
+    address: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -203,11 +212,18 @@ fn read(row: &Row) -> Result<ServerStatus, Error> {
                 state: standby.state.unwrap_or_default(),
                 sync_state: standby.sync_state.unwrap_or_default(),
                 flush: Lsn(standby.flush),
+                sync_priority: standby.priority.unwrap_or_default(),
+                user: standby.user.unwrap_or_default(),
+                address: standby.address,
             })
             .collect(),
         slots: slots.into_iter().map(SlotStatus::from).collect(),
         pending_restart: row.try_get(14)?,
         checkpoint_timeline: Timeline(number(15)?),
         replay_waits: row.try_get(16)?,
+        from_archive: row.try_get(17)?,
+        upstream_end: lsn(18)?,
+        replayed_at: row.try_get::<_, Option<i64>>(19)?.map(Wall),
+        replay_paused: row.try_get(20)?,
     })
 }

@@ -74,7 +74,7 @@ impl Core {
             Event::TaskDone { id, result } => self.task_done(boot, id, result),
             Event::History { id, result } => self.history_read(now, id, result, effects),
             Event::Parameters { invalid } => self.invalid_parameters = invalid,
-            Event::Peer { id, member, result } => self.peer_answered(boot, id, member, result),
+            Event::Peer { id, member, result } => self.peer_answered(boot, id, member, result, effects),
             Event::FailsafeAnswer { id, member, result } => self.failsafe_answered(boot, id, &member, result),
             Event::Request { id, request } => self.request(boot, id, request, effects),
         }

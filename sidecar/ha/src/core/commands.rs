@@ -13,6 +13,9 @@ use crate::types::{Boot, Wall};
 /// A scheduled restart that is later than this is not done any more, milliseconds.
 const STALE_MS: i64 = 15_000;
 
+/// So long at least a restart may take before it counts as failed, milliseconds.
+const PATIENCE_MS: u64 = 60_000;
+
 /// Orders of this member. They live as long as the agent does, as Patroni's.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Commands {
@@ -178,8 +181,19 @@ impl Core {
         let (code, text) = match command.kind {
             CommandKind::Restart if command.begun && up => (200, "restarted successfully"),
             CommandKind::Restart => {
-                let limit = command.timeout_ms.unwrap_or(self.config.primary_start_timeout_ms).max(60_000);
-                if now.boot.ms_since(command.since) < limit {
+                let timeout =
+                    command.timeout_ms.unwrap_or_else(|| self.config.primary_start_timeout_ms.max(PATIENCE_MS));
+                let starts = command.begun && self.server.running;
+                let since = if starts { self.server.started.max(command.since) } else { command.since };
+                let late = now.boot.ms_since(since);
+                if starts
+                    && late >= timeout
+                    && let Some((_, Some(id))) = self.commands.present.as_mut().map(|(c, id)| (c, id.take()))
+                {
+                    // The rules still go by its timeout: another member may take over.
+                    return Self::say(id, 503, "postgres is still starting", effects);
+                }
+                if late < timeout.max(PATIENCE_MS) {
                     return;
                 }
                 (503, "restart failed")

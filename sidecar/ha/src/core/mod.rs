@@ -124,9 +124,11 @@ struct Asked {
     leader: String,
     candidate: Option<String>,
     /// It will be done later: fulfilled when it is stored.
-    scheduled: bool,
-    /// With a leader, not by hand.
-    switchover: bool,
+    scheduled_at: Option<Wall>,
+    /// From this leader; none: a failover by hand.
+    switchover: Option<String>,
+    /// Candidates that were asked whether they could lead; the request is written when one says so.
+    asking: std::collections::BTreeSet<u64>,
     written: bool,
 }
 

@@ -13,7 +13,17 @@ use crate::types::Boot;
 const ELECTION_MS: u64 = 700;
 
 impl Core {
-    pub(super) fn peer_answered(&mut self, now: Boot, id: u64, member: String, result: Result<PeerAnswer, String>) {
+    pub(super) fn peer_answered(
+        &mut self,
+        now: Boot,
+        id: u64,
+        member: String,
+        result: Result<PeerAnswer, String>,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.candidate_answered(now, id, &result, effects) {
+            return;
+        }
         if self.leader.id == Some(id) {
             self.leader.id = None;
             self.leader.asked = now;

@@ -1,16 +1,20 @@
 //! Switchovers and failovers that a person asks for over REST: checked, written to the failover object, answered when they are over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Asked, CALL_TIMEOUT_MS, Call, Core};
 use crate::config::SyncMode;
-use crate::effect::{Effect, Reply};
+use crate::effect::{Effect, Peer, Question, Reply};
+use crate::event::PeerAnswer;
 use crate::lease::Holder;
+use crate::member::Member;
 use crate::store::record::{Failover, RESULT, When};
 use crate::types::{Boot, Wall};
 
-/// A switchover asked for over REST is given up on after this, milliseconds (Patroni: 2 × max(10, loop_wait) polls).
-const SWITCHOVER_MS: u64 = 20_000;
+/// A switchover asked for over REST is given up on after twice this or `loop_wait`, milliseconds.
+const POLL_MS: u64 = 10_000;
+/// A candidate that is asked whether it could lead says so within this, milliseconds.
+const CANDIDATE_MS: u64 = 2_000;
 
 impl Core {
     fn leader_name(&self, now: Boot) -> Option<String> {
@@ -35,21 +39,86 @@ impl Core {
             effects.push(Effect::Reply { id, reply: Reply::Text { code, text } });
             return;
         }
-        let annotations = BTreeMap::from([
-            ("leader".to_owned(), leader.map(str::to_owned)),
-            ("member".to_owned(), candidate.clone()),
-            ("scheduled_at".to_owned(), scheduled_at.map(|at| at.to_string())),
-            (RESULT.to_owned(), None),
-        ]);
+        // Everything may have changed by the time of a scheduled one: nobody is asked.
+        let asking = if scheduled_at.is_some() {
+            BTreeSet::new()
+        } else {
+            let sync = self.sync_state();
+            let priority = self.config.sync_mode == SyncMode::Priority && leader.is_some();
+            let listed = |name: &str| !priority || sync.voters.iter().any(|v| v.eq_ignore_ascii_case(name));
+            let candidates: Vec<Peer> = self
+                .members
+                .iter()
+                .filter(|m| candidate.as_ref().map_or(Some(&m.name) != present.as_ref(), |c| *c == m.name))
+                .filter(|m| m.name != self.id.name && !m.tags.nofailover && listed(&m.name))
+                .filter_map(Member::peer)
+                .collect();
+            candidates.into_iter().map(|peer| self.ask_candidate(peer, effects)).collect()
+        };
+        let ourselves = candidate.as_ref() == Some(&self.id.name);
+        let checked = ourselves || !asking.is_empty() || scheduled_at.is_some();
         self.switchover = Some(Asked {
             id,
             since: now,
             leader: present.unwrap_or_default(),
             candidate,
-            scheduled: scheduled_at.is_some(),
-            switchover: leader.is_some(),
+            scheduled_at,
+            switchover: leader.map(str::to_owned),
+            asking,
             written: false,
         });
+        match &self.switchover {
+            Some(asked) if asked.asking.is_empty() && checked => self.write_switchover(now, effects),
+            Some(_) if !checked => self.no_candidate(effects),
+            _ => {}
+        }
+    }
+
+    fn ask_candidate(&mut self, peer: Peer, effects: &mut Vec<Effect>) -> u64 {
+        let id = self.id();
+        effects.push(Effect::Ask { id, peer, question: Question::Status, timeout_ms: CANDIDATE_MS });
+        id
+    }
+
+    /// A candidate answered whether it could lead, or did not. False: it was not asked that.
+    pub(super) fn candidate_answered(
+        &mut self,
+        now: Boot,
+        id: u64,
+        result: &Result<PeerAnswer, String>,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let Some(asked) = self.switchover.as_mut() else { return false };
+        if !asked.asking.remove(&id) {
+            return false;
+        }
+        let last = asked.asking.is_empty();
+        if result.as_ref().is_ok_and(|answer| answer.running && !answer.nofailover) {
+            asked.asking.clear();
+            self.write_switchover(now, effects);
+        } else if last {
+            self.no_candidate(effects);
+        }
+        true
+    }
+
+    fn no_candidate(&mut self, effects: &mut Vec<Effect>) {
+        if let Some(asked) = self.switchover.take() {
+            let action = if asked.switchover.is_some() { "switchover" } else { "failover" };
+            let text = format!("{action} is not possible: no good candidates have been found");
+            effects.push(Effect::Reply { id: asked.id, reply: Reply::Text { code: 412, text } });
+        }
+    }
+
+    fn write_switchover(&mut self, now: Boot, effects: &mut Vec<Effect>) {
+        let Some(asked) = self.switchover.as_mut() else { return };
+        asked.since = now;
+        let annotations = BTreeMap::from([
+            ("leader".to_owned(), asked.switchover.clone()),
+            ("member".to_owned(), asked.candidate.clone()),
+            ("scheduled_at".to_owned(), asked.scheduled_at.map(|at| at.to_string())),
+            (RESULT.to_owned(), None),
+        ]);
         let name = self.id.failover_object.clone();
         self.store_call(now, Call::Failover, name, annotations, effects);
     }
@@ -131,7 +200,10 @@ impl Core {
 
     pub(super) fn answer_switchover(&mut self, now: Boot, effects: &mut Vec<Effect>) {
         let Some(asked) = &self.switchover else { return };
-        let (noun, done, instead) = if asked.switchover {
+        if !asked.asking.is_empty() {
+            return; // each question ends within its time
+        }
+        let (noun, done, instead) = if asked.switchover.is_some() {
             ("Switchover", "Successfully switched over", "Switched over")
         } else {
             ("Failover", "Successfully failed over", "Failed over")
@@ -139,7 +211,7 @@ impl Core {
         let present = self.leader_name(now);
         let object = self.locks.get(&self.id.failover_object);
         let (code, text) = match present {
-            _ if asked.scheduled && asked.written => (202, format!("{noun} scheduled")),
+            _ if asked.scheduled_at.is_some() && asked.written => (202, format!("{noun} scheduled")),
             Some(leader) if leader != asked.leader => match &asked.candidate {
                 Some(candidate) if *candidate != leader => {
                     (200, format!("{instead} to \"{leader}\" instead of \"{candidate}\""))
@@ -153,7 +225,9 @@ impl Core {
             _ if !asked.written && now.ms_since(asked.since) > 2 * CALL_TIMEOUT_MS => {
                 (503, "failed to write failover key into DCS".to_owned())
             }
-            _ if now.ms_since(asked.since) > SWITCHOVER_MS => (503, format!("{noun} status unknown")),
+            _ if now.ms_since(asked.since) > 2 * POLL_MS.max(self.config.loop_wait_ms) => {
+                (503, format!("{noun} status unknown"))
+            }
             _ => return,
         };
         effects.push(Effect::Reply { id: asked.id, reply: Reply::Text { code, text } });

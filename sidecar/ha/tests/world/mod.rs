@@ -656,6 +656,7 @@ impl World {
                 state: "streaming".into(),
                 sync_state: "quorum".into(),
                 flush: Lsn(n.db.data.as_ref().unwrap().lsn),
+                ..StandbyStatus::default()
             })
             .collect();
         let streaming = !db.primary

@@ -96,6 +96,7 @@ impl World {
                     state: if s.streaming { "streaming" } else { "catchup" }.to_owned(),
                     sync_state: String::new(),
                     flush: Lsn(s.flush),
+                    ..StandbyStatus::default()
                 })
                 .collect(),
             slots: disk.slots.clone(),

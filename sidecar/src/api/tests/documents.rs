@@ -21,13 +21,15 @@ fn a_primarys_status_is_patronis() {
         state: "streaming".into(),
         sync_state: "quorum".into(),
         flush: Lsn(1000),
+        ..StandbyStatus::default()
     }];
     assert_eq!(
         document(&view, "/patroni"),
         json!({
-            "state": "running", "role": "primary", "postmaster_start_time": "2024-07-02 11:00:00.000000+00",
+            "state": "running", "role": "primary", "postmaster_start_time": "2024-07-02 11:00:00+00:00",
             "server_version": 150_018, "xlog": {"location": 1000}, "timeline": 3,
-            "replication": [{"application_name": "orders-1", "state": "streaming", "sync_state": "quorum", "flush_lsn": "0/3E8"}],
+            "replication": [{"usename": "", "application_name": "orders-1", "client_addr": null, "state": "streaming",
+                             "sync_state": "quorum", "sync_priority": 0}],
             "database_system_identifier": "7268616322854375442", "dcs_last_seen": 1_719_918_401,
             "patroni": {"version": "4.1.4", "scope": "orders", "name": "orders-0"},
             "matriarch": {"pod_uid": "uid-of-orders-0", "rule": "some.rule", "reason": "as it should be"},
@@ -40,7 +42,10 @@ fn a_standbys_status_has_both_positions() {
     let view =
         View { sync_mode: "quorum".into(), sync_standby: true, paused: true, failsafe_active: true, ..standby() };
     let status = document(&view, "/patroni");
-    assert_eq!(status["xlog"], json!({"received_location": 1000, "replayed_location": 900}));
+    assert_eq!(
+        (&status["xlog"]["received_location"], &status["xlog"]["replayed_location"]),
+        (&json!(1000), &json!(900))
+    );
     assert_eq!(status["replication_state"], "streaming");
     for flag in ["quorum_standby", "pause", "failsafe_mode_is_active"] {
         assert_eq!(status[flag], true, "{flag}");
@@ -107,23 +112,6 @@ fn what_is_not_stored_is_not_made_up() {
     view.failsafe_members.insert("orders-0".into(), "https://h:8008/patroni".into());
     assert_eq!(document(&view, "/failsafe"), json!({"orders-0": "https://h:8008/patroni"}));
     assert_eq!(document(&leader(), "/history"), json!([]));
-}
-
-#[test]
-fn metrics_have_patronis_names_and_ours() {
-    let Body::Plain(text) = get(&leader(), &site(), "/metrics").body else { panic!("no text") };
-    for line in [
-        "patroni_version{scope=\"orders\",name=\"orders-0\"} 040104",
-        "patroni_primary{scope=\"orders\",name=\"orders-0\"} 1",
-        "patroni_xlog_location{scope=\"orders\",name=\"orders-0\"} 1000",
-        "patroni_postgres_state{scope=\"orders\",name=\"orders-0\"} 5",
-        "matriarch_rule_info{scope=\"orders\",name=\"orders-0\",rule=\"some.rule\"} 1",
-        "matriarch_fence_deadline_seconds{scope=\"orders\",name=\"orders-0\"} 7.000",
-        "# TYPE patroni_xlog_location counter",
-    ] {
-        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
-    }
-    assert_eq!(text.matches("# HELP").count(), text.matches("# TYPE").count());
 }
 
 #[test]

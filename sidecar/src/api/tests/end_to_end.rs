@@ -1,19 +1,17 @@
 //! Server and client over real sockets and real certificates.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use matriarch_ha::effect::{Peer, Question, Reply};
 use matriarch_ha::event::{PeerAnswer, Request};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use rustls::pki_types::ServerName;
+use rcgen::KeyPair;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use super::certificates::{Ca, Folder, HOST, PATIENCE, anonymous};
 use super::*;
 use crate::api::access::Access;
 use crate::api::server::serve;
@@ -21,57 +19,7 @@ use crate::ctl;
 use crate::driver::clock;
 use crate::driver::handle::Handle;
 use crate::peers::{Peers, Sender};
-use crate::tls::{Files, Tls};
-
-const HOST: &str = "orders-0.orders-pods.x.svc";
-const PATIENCE: Duration = Duration::from_secs(5);
-
-struct Ca {
-    params: CertificateParams,
-    key: KeyPair,
-}
-
-impl Ca {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "orders-ca");
-        Self { params, key: KeyPair::generate().unwrap() }
-    }
-
-    /// Writes a folder as the mounted Secret is.
-    fn issue(&self, folder: &Path, host: &str) {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![host.to_owned()]).unwrap();
-        let issuer = Issuer::from_params(&self.params, &self.key);
-        std::fs::write(folder.join("tls.crt"), params.signed_by(&key, &issuer).unwrap().pem()).unwrap();
-        std::fs::write(folder.join("tls.key"), key.serialize_pem()).unwrap();
-        std::fs::write(folder.join("ca.crt"), self.params.self_signed(&self.key).unwrap().pem()).unwrap();
-    }
-}
-
-/// Removed when dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("matriarch-api-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn tls(&self) -> Arc<Tls> {
-        Arc::new(Tls::load_looking_every(Files::in_folder(&self.0), Duration::ZERO).unwrap())
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
+use crate::tls::Tls;
 
 /// A member with a core that knows three answers.
 async fn member(tls: Option<Arc<Tls>>) -> Peer {
@@ -118,7 +66,14 @@ async fn member(tls: Option<Arc<Tls>>) -> Peer {
 }
 
 fn peers(tls: Option<Arc<Tls>>) -> Peers {
-    Peers::new(tls, Sender { conn_url: "postgres://h:5432/postgres".into(), api_url: "https://h:8008/patroni".into() })
+    Peers::new(
+        tls,
+        Sender {
+            conn_url: "postgres://h:5432/postgres".into(),
+            api_url: "https://h:8008/patroni".into(),
+            authorization: None,
+        },
+    )
 }
 
 fn election() -> Question {
@@ -158,25 +113,6 @@ async fn without_certificates_it_is_plain_http() {
     assert_eq!(answer.lsn, Lsn(4711));
 }
 
-/// One request as text, on a connection without a client certificate if `ca` is given.
-async fn raw(peer: &Peer, folder: &Folder, request: &str) -> String {
-    let certificates = rustls::pki_types::pem::PemObject::pem_file_iter(folder.0.join("ca.crt")).unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in certificates {
-        roots.add(certificate.unwrap()).unwrap();
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = config.with_root_certificates(roots).with_no_client_auth();
-    let stream = TcpStream::connect((peer.ip.as_str(), peer.port)).await.unwrap();
-    let name = ServerName::try_from(HOST).unwrap();
-    let mut stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
-    String::from_utf8(answer).unwrap()
-}
-
 #[tokio::test]
 async fn without_a_client_certificate_one_may_only_look() {
     let (ca, folder) = (Ca::new(), Folder::new());
@@ -186,7 +122,7 @@ async fn without_a_client_certificate_one_may_only_look() {
     for path in ["/switchover", "/failsafe", "/election"] {
         // The body is announced and never sent: who may not is refused before.
         let post = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\nConnection: close\r\n\r\n");
-        let answer = raw(&peer, &folder, &post).await;
+        let answer = anonymous(peer.port, &folder, &post).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
         assert!(answer.ends_with("client certificate required"), "{answer}");
     }
@@ -201,7 +137,7 @@ async fn without_a_client_certificate_one_may_only_look() {
         ("DELETE", "/restart", 403),
     ] {
         let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        let answer = raw(&peer, &folder, &request).await;
+        let answer = anonymous(peer.port, &folder, &request).await.unwrap();
         assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{method} {path}: {answer}");
         assert_eq!(
             answer.contains("application/json"),

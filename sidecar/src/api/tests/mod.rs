@@ -1,10 +1,16 @@
 //! What all tests of the API share: a leader and a standby as the core publishes them, one second after its last cycle.
 
+mod certificates;
 mod commands;
+mod contract;
 mod documents;
 mod end_to_end;
 mod health;
+mod metrics;
 mod probes;
+mod robust;
+mod states;
+mod tls;
 
 use matriarch_ha::event::{Now, ServerStatus};
 use matriarch_ha::types::{Boot, Lsn, Timeline, Wall};
