@@ -3,6 +3,7 @@
 
 use std::fmt::{Display, Write};
 
+use matriarch_ha::event::ServerStatus;
 use matriarch_ha::member_status::PATRONI_VERSION;
 use matriarch_ha::types::Wall;
 use serde_json::Value;
@@ -94,7 +95,8 @@ fn labelled(first: &str, labels: &[(&str, &str)]) -> String {
 fn patroni(out: &mut Lines, seen: &Seen) {
     let view = seen.view;
     let (primary, standby, server) = (seen.primary(), seen.standby(), view.server.as_ref());
-    let version: String = PATRONI_VERSION.split('.').map(|part| format!("{part:0>2}")).collect();
+    let parts: Vec<String> = PATRONI_VERSION.split('.').map(|part| format!("{part:0>2}")).collect();
+    let version = parts.concat();
     out.gauge("patroni_version", version, "Version of Patroni whose interface this is, without periods.");
     out.flag("patroni_postgres_running", seen.running(), "1 if PostgreSQL runs and answers.");
     let started = server.and_then(status::started).map(seconds_since_1970).unwrap_or_default();
@@ -114,7 +116,7 @@ fn patroni(out: &mut Lines, seen: &Seen) {
     let help = "Commit time of the last replayed transaction, seconds since 1970.";
     out.gauge("patroni_xlog_replayed_timestamp", or_zero(&at), help);
     out.flag("patroni_xlog_paused", standby.is_some_and(|server| server.replay_paused), "1 if the replay is paused.");
-    let state = standby.and_then(|server| server.replication_state());
+    let state = standby.and_then(ServerStatus::replication_state);
     out.flag("patroni_postgres_streaming", state == Some("streaming"), "1 if a standby streams.");
     let archive = state == Some("in archive recovery");
     out.flag("patroni_postgres_in_archive_recovery", archive, "1 if a standby reads from an archive.");
