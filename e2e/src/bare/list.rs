@@ -3,7 +3,7 @@
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
-use super::scenarios::{data, faults, life, making, people, rules, store, streams};
+use super::scenarios::{data, faults, haproxy, life, making, patronictl, people, rules, store, streams};
 use super::stage::Stage;
 use crate::scenarios::Row;
 
@@ -59,6 +59,12 @@ pub const ALL: &[Scenario] = &[
     quick("scheduled", |stage, row| Box::pin(people::scheduled(stage, row))),
     quick("orders", |stage, row| Box::pin(people::orders(stage, row))),
     long("failover-by-hand", |stage, row| Box::pin(people::failover_by_hand(stage, row))),
+    quick("patronictl", |stage, row| Box::pin(patronictl::looks_and_edits(stage, row))),
+    quick("patronictl-steers", |stage, row| Box::pin(patronictl::steers(stage, row))),
+    quick("patronictl-orders", |stage, row| Box::pin(patronictl::orders(stage, row))),
+    quick("patronictl-endpoints", |stage, row| Box::pin(patronictl::endpoints(stage, row))),
+    long("patronictl-standby", |stage, row| Box::pin(patronictl::demoted_and_promoted(stage, row))),
+    quick("haproxy", |stage, row| Box::pin(haproxy::haproxy(stage, row))),
     quick("pitr", |stage, row| Box::pin(making::point_in_time(stage, row))),
     long("replica-script", |stage, row| Box::pin(making::replica_without_leader(stage, row))),
     long("standby-cluster", |stage, row| Box::pin(streams::standby_cluster(stage, row))),

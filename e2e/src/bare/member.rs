@@ -295,10 +295,22 @@ pub async fn request(
     body: &str,
     deadline: Duration,
 ) -> Result<(u16, String)> {
-    let exchange = async {
-        let mut stream = TcpStream::connect(SocketAddr::from((address, API_PORT))).await?;
+    request_at(SocketAddr::from((address, API_PORT)), method, path, body, deadline).await
+}
+
+/// One request over one connection, to any port.
+pub async fn request_at(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    body: &str,
+    deadline: Duration,
+) -> Result<(u16, String)> {
+    let asked = async {
+        let mut stream = TcpStream::connect(address).await?;
+        let host = address.ip();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
             body.len()
         );
         stream.write_all(head.as_bytes()).await?;
@@ -308,7 +320,34 @@ pub async fn request(
         let answer = String::from_utf8_lossy(&answer);
         let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
         let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no HTTP status")?;
-        anyhow::Ok((code, body.to_owned()))
+        let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+        anyhow::Ok((code, if chunked { whole(body) } else { body.to_owned() }))
     };
-    tokio::time::timeout(deadline, exchange).await.context("no answer in time")?
+    tokio::time::timeout(deadline, asked).await.context("no answer in time")?
+}
+
+/// A body that came in chunks.
+fn whole(mut chunks: &str) -> String {
+    let mut text = String::new();
+    while let Some((size, rest)) = chunks.split_once("\r\n") {
+        let chunk = usize::from_str_radix(size.trim(), 16)
+            .ok()
+            .filter(|size| *size > 0)
+            .and_then(|size| rest.split_at_checked(size));
+        let Some((chunk, rest)) = chunk else { break };
+        text.push_str(chunk);
+        chunks = rest.trim_start_matches("\r\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_make_a_body() {
+        assert_eq!(whole("3\r\na,b\r\n2\r\n\nc\r\n0\r\n\r\n"), "a,b\nc");
+        assert_eq!(whole(""), "");
+    }
 }

@@ -2,6 +2,8 @@
 //! kubelets. Everything lives in namespaces of its own (processes, network, mounts) and goes with them.
 
 mod control_plane;
+mod ctl;
+mod haproxy;
 mod list;
 mod member;
 mod patroni;

@@ -11,17 +11,13 @@ use crate::host::run::run;
 
 /// Patroni's programs. They have no memory of where they were installed, so each is an argument of the interpreter.
 #[derive(Debug, Clone)]
-#[allow(dead_code, reason = "each scenario runs what it needs")]
 pub struct Patroni {
     /// The interpreter of the virtual environment.
     pub python: PathBuf,
-    /// The script of the agent.
-    pub patroni: PathBuf,
-    /// The script of the command line.
-    pub patronictl: PathBuf,
+    /// The folder of its scripts.
+    pub bin: PathBuf,
 }
 
-#[allow(dead_code, reason = "each scenario runs what it needs")]
 impl Patroni {
     /// Mounts the virtual environment of the cache below `root`: the cache itself may be root's alone.
     pub fn find(root: &Path, cache: &Cache) -> Result<Self> {
@@ -30,25 +26,26 @@ impl Patroni {
         std::fs::create_dir_all(&here)?;
         run(&["mount", "--bind", "-o", "ro", &environment.display().to_string(), &here.display().to_string()])?;
         let bin = here.join("bin");
-        Ok(Self { python: bin.join("python"), patroni: bin.join("patroni"), patronictl: bin.join("patronictl") })
+        Ok(Self { python: bin.join("python"), bin })
     }
 
     /// `patroni …`, with an empty environment.
+    #[allow(dead_code, reason = "for scenarios with members that run Patroni")]
     pub fn patroni(&self) -> Command {
-        self.command(&self.patroni)
+        self.command("patroni")
     }
 
     /// `patronictl …`, with an empty environment.
     pub fn patronictl(&self) -> Command {
-        self.command(&self.patronictl)
+        self.command("patronictl")
     }
 
-    fn command(&self, script: &Path) -> Command {
+    fn command(&self, script: &str) -> Command {
         let mut command = Command::new(&self.python);
         // Written by pip once; nobody may write below the mount.
         command
             .arg("-B")
-            .arg(script)
+            .arg(self.bin.join(script))
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("LC_ALL", "C.UTF-8")

@@ -18,7 +18,6 @@ pub struct Stage {
     /// Of the major under test.
     pub postgres: Postgres,
     /// Patroni itself.
-    #[allow(dead_code, reason = "each scenario runs what it needs")]
     pub patroni: Patroni,
     /// The agent's program; the supervisor lies beside it.
     pub agent: PathBuf,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
@@ -57,6 +57,11 @@ impl Plan {
     pub fn file(mut self, more: Value) -> Self {
         merge(&mut self.file, more);
         self
+    }
+
+    /// The members keep lock and configuration in Endpoints.
+    pub fn endpoints(&self) -> bool {
+        self.file["kubernetes"]["use_endpoints"] == true
     }
 
     fn dynamic(&self) -> Value {
@@ -207,20 +212,32 @@ impl<'a> Team<'a> {
         Api::namespaced(self.stage.plane.client.clone(), &self.plan.name)
     }
 
-    /// Lock, config, failover, sync.
-    pub fn objects(&self) -> Api<ConfigMap> {
-        Api::namespaced(self.stage.plane.client.clone(), &self.plan.name)
+    /// Lock, config, failover, sync: ConfigMaps, or Endpoints where the members' file says so.
+    pub fn objects(&self) -> Api<DynamicObject> {
+        let kind = GroupVersionKind::gvk("", "v1", if self.plan.endpoints() { "Endpoints" } else { "ConfigMap" });
+        // Endpoints are their own plural.
+        let plural = if self.plan.endpoints() { "endpoints" } else { "configmaps" };
+        let resource = ApiResource::from_gvk_with_plural(&kind, plural);
+        Api::namespaced_with(self.stage.plane.client.clone(), &self.plan.name, &resource)
+    }
+
+    /// The name of an object: the lock is the Service's Endpoints where there are such.
+    fn object(&self, suffix: &str) -> String {
+        match suffix {
+            "leader" if self.plan.endpoints() => self.plan.name.clone(),
+            _ => format!("{}-{suffix}", self.plan.name),
+        }
     }
 
     /// An annotation of `<scope>-<suffix>`.
     pub async fn annotation(&self, suffix: &str, name: &str) -> Result<Option<String>> {
-        let object = self.objects().get_opt(&format!("{}-{suffix}", self.plan.name)).await?;
+        let object = self.objects().get_opt(&self.object(suffix)).await?;
         Ok(object.and_then(|object| object.metadata.annotations).and_then(|all| all.get(name).cloned()))
     }
 
     /// Deletes an object of the cluster.
     pub async fn wipe(&self, suffix: &str) -> Result<()> {
-        self.objects().delete(&format!("{}-{suffix}", self.plan.name), &DeleteParams::default()).await?;
+        self.objects().delete(&self.object(suffix), &DeleteParams::default()).await?;
         Ok(())
     }
 
@@ -242,8 +259,7 @@ impl<'a> Team<'a> {
         let mut config: Value = serde_json::from_str(&text)?;
         merge(&mut config, change);
         let patch = json!({"metadata": {"annotations": {"config": config.to_string()}}});
-        let name = format!("{}-config", self.plan.name);
-        self.objects().patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        self.objects().patch(&self.object("config"), &PatchParams::default(), &Patch::Merge(patch)).await?;
         Ok(())
     }
 

@@ -2,8 +2,10 @@
 
 pub mod data;
 pub mod faults;
+pub mod haproxy;
 pub mod life;
 pub mod making;
+pub mod patronictl;
 pub mod people;
 pub mod rules;
 pub mod store;
@@ -21,7 +23,7 @@ use super::stage::Stage;
 use super::team::{Plan, STEADY, Team};
 use super::wait::until;
 use crate::scenarios::Row;
-use crate::workload::{Promise, Workload, clock};
+use crate::workload::{Database, Promise, Workload, clock};
 
 /// A failover without notice: ttl 6 and what follows.
 pub const FAILOVER: Duration = Duration::from_secs(15);
@@ -33,7 +35,7 @@ const AFTERWARDS: Duration = Duration::from_secs(1);
 pub struct Play<'a> {
     /// The clients.
     pub workload: Workload,
-    _proxy: Proxy,
+    _proxy: Option<Proxy>,
     /// The members.
     pub team: Team<'a>,
 }
@@ -49,9 +51,14 @@ impl<'a> Play<'a> {
     pub async fn on(team: Team<'a>) -> Result<Self> {
         let addresses = team.members.iter().map(|member| member.address).collect();
         let proxy = Proxy::start(SERVICE, addresses).await?;
+        Self::through(team, database(SERVICE), Some(proxy)).await
+    }
+
+    /// Starts the clients of a team that runs, which reach it at `way`.
+    pub async fn through(team: Team<'a>, way: Database, proxy: Option<Proxy>) -> Result<Self> {
         let run = format!("{} {}", team.plan.name, clock::now().as_millis());
         let file = team.folder().join("workload.jsonl");
-        let workload = Workload::start(database(SERVICE), None, &run, &file).await?;
+        let workload = Workload::start(way, None, &run, &file).await?;
         for member in &team.members {
             workload.watch_pod(None, &member.address.to_string())?;
         }
