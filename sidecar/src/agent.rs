@@ -72,7 +72,14 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<()> {
         asked_to_end.asked().await;
         // In the operator's pods the kubelet stops sidecars when PostgreSQL has ended, or to put a newer agent in our place: then
         // PostgreSQL goes on, and its fence with it. Nothing may be done here in either case. In pause nothing is stopped.
-        if !config.own_supervisor || handle.view().paused || !supervisor.terminate() {
+        if !config.own_supervisor {
+            return;
+        }
+        if handle.view().paused {
+            paused(handle.clone()).await;
+            return;
+        }
+        if !supervisor.terminate() {
             return;
         }
         tracing::info!("SIGTERM: PostgreSQL is stopped and the lock released; a second signal ends the agent at once");
@@ -90,6 +97,16 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<()> {
             tracing::info!("SIGTERM: the agent ends");
             Ok(())
         }
+    }
+}
+
+/// Waits until pause is in force: PostgreSQL is to go on without us, and would be fenced as long as its fence is not lifted. Without
+/// a store that comes never, and after a ttl nothing is left to wait for.
+async fn paused(mut handle: Handle) {
+    let limit = Duration::from_millis(handle.view().ttl_ms);
+    let in_force = async { while handle.view().pausing && handle.changed().await {} };
+    if tokio::time::timeout(limit, in_force).await.is_err() {
+        tracing::warn!("the fence could not be lifted: PostgreSQL will be stopped by it");
     }
 }
 
@@ -156,5 +173,26 @@ pub fn identity(config: &Config) -> Identity {
         tags: config.tags.clone(),
         bootstrap_config: config.bootstrap_dcs.clone(),
         local: config.local.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use matriarch_ha::view::View;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_agent_that_ends_in_pause_waits_until_the_fence_is_lifted() {
+        let (handle, end) = Handle::new();
+        let view = |pausing, ttl_ms| Arc::new(View { paused: true, pausing, ttl_ms, ..View::default() });
+        end.view.send_replace(view(true, 60_000));
+        let mut waits = tokio::spawn(paused(handle.clone()));
+        assert!(tokio::time::timeout(Duration::from_millis(100), &mut waits).await.is_err(), "it has ended");
+        end.view.send_replace(view(false, 60_000));
+        tokio::time::timeout(Duration::from_secs(5), waits).await.unwrap().unwrap();
+        // And not for ever.
+        end.view.send_replace(view(true, 10));
+        tokio::time::timeout(Duration::from_secs(5), paused(handle)).await.unwrap();
     }
 }

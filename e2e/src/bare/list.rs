@@ -3,7 +3,7 @@
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
-use super::scenarios::{data, faults, haproxy, life, making, patronictl, people, rules, store, streams};
+use super::scenarios::{cascade, data, faults, guard, haproxy, life, making, patronictl, people, rules, slots, store, streams};
 use super::stage::Stage;
 use crate::scenarios::Row;
 
@@ -41,6 +41,7 @@ pub const ALL: &[Scenario] = &[
     quick("postmaster-killed", |stage, row| Box::pin(faults::postmaster_killed(stage, row))),
     long("supervisor-killed", |stage, row| Box::pin(faults::supervisor_killed(stage, row))),
     quick("quorum-kills", |stage, row| Box::pin(faults::quorum_kills(stage, row))),
+    long("all-killed", |stage, row| Box::pin(faults::all_killed(stage, row))),
     long("frozen", |stage, row| Box::pin(faults::frozen(stage, row))),
     long("drop-to-one", |stage, row| Box::pin(faults::drop_to_one(stage, row))),
     quick("failsafe", |stage, row| Box::pin(store::failsafe(stage, row))),
@@ -54,7 +55,7 @@ pub const ALL: &[Scenario] = &[
     long("priorities", |stage, row| Box::pin(rules::priorities(stage, row))),
     long("foreign-data", |stage, row| Box::pin(data::foreign_data(stage, row))),
     long("start-timeout-zero", |stage, row| Box::pin(rules::start_timeout_zero(stage, row))),
-    long("pause", |stage, row| Box::pin(people::paused(stage, row))),
+    quick("pause", |stage, row| Box::pin(people::paused(stage, row))),
     long("restart-by-hand", |stage, row| Box::pin(people::restart_behind_our_back(stage, row))),
     quick("scheduled", |stage, row| Box::pin(people::scheduled(stage, row))),
     quick("orders", |stage, row| Box::pin(people::orders(stage, row))),
@@ -68,6 +69,10 @@ pub const ALL: &[Scenario] = &[
     quick("pitr", |stage, row| Box::pin(making::point_in_time(stage, row))),
     long("replica-script", |stage, row| Box::pin(making::replica_without_leader(stage, row))),
     long("standby-cluster", |stage, row| Box::pin(streams::standby_cluster(stage, row))),
+    long("cascade", |stage, row| Box::pin(cascade::chain(stage, row))),
+    long("nostream", |stage, row| Box::pin(cascade::archive_only(stage, row))),
+    long("slots-failover", |stage, row| Box::pin(slots::failover(stage, row))),
+    long("watchdog-required", |stage, row| Box::pin(guard::required(stage, row))),
     quick("strict", |stage, row| Box::pin(streams::strict(stage, row))),
     quick("callbacks", |stage, row| Box::pin(streams::callbacks_and_watchdog(stage, row))),
 ];

@@ -297,6 +297,8 @@ impl<'a> Team<'a> {
             let role = status["role"].as_str().unwrap_or_default();
             let fine = if member.name == leader.name {
                 matches!(role, "primary" | "standby_leader")
+            } else if status["tags"]["nostream"] == true {
+                role == "replica" && status["timeline"] == timeline
             } else {
                 role == "replica" && status["replication_state"] == "streaming" && status["timeline"] == timeline
             };
@@ -320,6 +322,9 @@ impl<'a> Team<'a> {
                 return Ok(Some(format!("{quorum} of {voters} are needed to lead: one of them joins")));
             }
             for member in members.iter().filter(|member| member.name != leader.name) {
+                if member.status().await?["tags"]["nostream"] == true {
+                    continue;
+                }
                 if !voters.split(',').any(|voter| voter == member.name) && members.len() > 1 {
                     return Ok(Some(format!("{} is not among the synchronous standbys ({voters})", member.name)));
                 }

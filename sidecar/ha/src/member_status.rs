@@ -46,7 +46,7 @@ pub fn member_status(view: &View, conn_url: &str, api_url: &str) -> Value {
     if let Some(scheduled) = &view.scheduled_restart {
         set("scheduled_restart", scheduled.clone());
     }
-    if view.paused {
+    if view.paused && !view.pausing {
         set("pause", json!(true));
     }
     set("matriarch", matriarch(view));

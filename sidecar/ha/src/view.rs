@@ -39,6 +39,8 @@ pub struct View {
     pub failsafe_mode: bool,
     /// The cluster is paused.
     pub paused: bool,
+    /// Pause is wanted, and not in force here: our primary's fence is not lifted yet.
+    pub pausing: bool,
     /// Synchronous replication: `off`, `on`, `quorum`.
     pub sync_mode: String,
     /// We count as a synchronous (quorum) standby.

@@ -10,7 +10,7 @@
 
 mod world;
 
-use matriarch_ha::event::{Event, Request};
+use matriarch_ha::event::{Event, Kind, Request};
 use world::{World, settled};
 
 const ASYNC: &str = r#"{"ttl":10,"loop_wait":2,"retry_timeout":3,"failsafe_mode":true}"#;
@@ -96,6 +96,34 @@ fn a_supervisor_that_does_not_acknowledge_keeps_the_lock_marked() {
     world.deaf.clear();
     world.run(5_000);
     assert_eq!(world.annotation("x-leader", "matriarch.dev/fence"), None);
+}
+
+/// Who hears that the cluster is paused may end the agent: PostgreSQL goes on.
+#[test]
+fn pause_is_told_when_the_fence_is_lifted() {
+    let mut world = World::new(&["x-0", "x-1", "x-2"], ASYNC);
+    world.run_until("bootstrap", 10_000, settled);
+    world.run(6_000);
+    let leader = world.leader().unwrap();
+    world.deaf.insert(leader.clone());
+    pause(&mut world, true);
+    world.run(2_000);
+    let told = |world: &World, name: &str| {
+        let pod = &world.objects[&(Kind::Pod, name.to_owned())];
+        pod.annotations["status"].contains("\"pause\":true")
+    };
+    for name in ["x-0", "x-1", "x-2"] {
+        assert_eq!(told(&world, name), name != leader, "{name}");
+    }
+    world.deaf.clear();
+    world.run(4_000);
+    assert!(told(&world, &leader));
+    // In the moment in which it is told the fence is far away.
+    let permit = world.node(&leader).db.permit.unwrap();
+    assert!(permit.ms_since(world.now) > 3_600_000);
+    pause(&mut world, false);
+    world.run(3_000);
+    assert!(!told(&world, &leader));
 }
 
 #[test]

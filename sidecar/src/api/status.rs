@@ -46,7 +46,8 @@ pub fn document(seen: &Seen) -> Value {
             set("pending_restart", json!(true));
         }
     }
-    if view.paused {
+    // Told when it is in force: who was told may end the agent in any way, and PostgreSQL goes on.
+    if view.paused && !view.pausing {
         set("pause", json!(true));
     }
     if seen.unlocked() {

@@ -7,6 +7,7 @@ use kube::api::DeleteParams;
 use rustix::process::Signal;
 
 use super::{FAILOVER, Play, switch_over};
+use crate::bare::member::Member;
 use crate::bare::stage::Stage;
 use crate::bare::team::{Plan, STEADY};
 use crate::bare::wait::until;
@@ -76,6 +77,27 @@ pub async fn quorum_kills(stage: &Stage, row: &mut Row) -> Result<()> {
         team.other_leader(&old.name, FAILOVER).await?;
         play.workload.writable(FAILOVER).await?;
         team.start(old)?;
+        team.steady(STEADY).await?;
+    }
+    play.end(row, Promise::QUORUM).await
+}
+
+/// Everything of all members is killed in one moment, and started again: a leader is found, and nothing that was acknowledged is lost.
+pub async fn all_killed(stage: &Stage, row: &mut Row) -> Result<()> {
+    let play = Play::begin(stage, Plan::new("all-killed")).await?;
+    let team = &play.team;
+    for _ in 0..3 {
+        let begin = clock::now();
+        let all: Vec<_> = team.members.iter().flat_map(Member::processes).collect();
+        for process in all {
+            process.signal(Signal::KILL)?;
+        }
+        for member in &team.members {
+            member.kill_everything()?;
+        }
+        team.start_all()?;
+        play.workload.writable(STEADY).await?;
+        play.no_gap(begin, Duration::from_secs(30))?;
         team.steady(STEADY).await?;
     }
     play.end(row, Promise::QUORUM).await

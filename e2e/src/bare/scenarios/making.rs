@@ -17,7 +17,7 @@ use crate::scenarios::Row;
 use crate::workload::Promise;
 
 /// A folder that belongs to PostgreSQL's user.
-fn folder(stage: &Stage, name: &str) -> Result<PathBuf> {
+pub fn folder(stage: &Stage, name: &str) -> Result<PathBuf> {
     let folder = stage.root.join(name);
     fs::create_dir_all(&folder)?;
     chown(&folder, Some(stage.postgres.uid), Some(stage.postgres.gid))?;
@@ -25,7 +25,7 @@ fn folder(stage: &Stage, name: &str) -> Result<PathBuf> {
 }
 
 /// Parameters that archive into a folder.
-fn archiving(archive: &Path) -> Value {
+pub fn archiving(archive: &Path) -> Value {
     let command = format!("test ! -f {0}/%f && cp %p {0}/%f", archive.display());
     json!({"postgresql": {"parameters": {"archive_mode": "on", "archive_command": command}}})
 }

@@ -1,13 +1,16 @@
 //! What the scenarios have in common: a team, clients that write through the proxy and to each member, and the checker.
 
+pub mod cascade;
 pub mod data;
 pub mod faults;
 pub mod haproxy;
+pub mod guard;
 pub mod life;
 pub mod making;
 pub mod patronictl;
 pub mod people;
 pub mod rules;
+pub mod slots;
 pub mod store;
 pub mod streams;
 
@@ -20,7 +23,7 @@ use super::member::database;
 use super::proxy::Proxy;
 use super::sandbox::SERVICE;
 use super::stage::Stage;
-use super::team::{Plan, STEADY, Team};
+use super::team::{Plan, STEADY, Team, merge};
 use super::wait::until;
 use crate::scenarios::Row;
 use crate::workload::{Database, Promise, Workload, clock};
@@ -87,6 +90,22 @@ impl<'a> Play<'a> {
             _ => Ok(()),
         }
     }
+}
+
+/// A team whose members have tags of their own, by number.
+pub async fn tagged<'a>(stage: &'a Stage, plan: Plan, tags: &[serde_json::Value]) -> Result<Play<'a>> {
+    let team = Team::new(stage, plan).await?;
+    for (member, tags) in team.members.iter().zip(tags) {
+        let mut file = team.plan.patroni(member);
+        merge(&mut file, json!({"tags": tags}));
+        member.configure(&file)?;
+    }
+    // The first one makes the cluster.
+    team.start(&team.members[0])?;
+    team.steady(STEADY).await?;
+    team.start_all()?;
+    team.steady(STEADY).await?;
+    Play::on(team).await
 }
 
 /// Asks the leader for a switchover and waits for its answer.

@@ -41,7 +41,8 @@ pub async fn paused(stage: &Stage, row: &mut Row) -> Result<()> {
     let postmaster = leader.postmaster()?;
     let begin = clock::now();
     leader.terminate(Duration::from_secs(5)).await?;
-    tokio::time::sleep(Duration::from_secs(8)).await;
+    // Longer than the fence would have waited.
+    tokio::time::sleep(Duration::from_secs(6)).await;
     ensure!(postmaster.is_alive(), "PostgreSQL was stopped in pause, or fenced");
     play.no_gap(begin, Duration::from_secs(1))?;
     team.start(leader)?;
@@ -49,7 +50,8 @@ pub async fn paused(stage: &Stage, row: &mut Row) -> Result<()> {
     ensure!(leader.postmaster()? == postmaster, "PostgreSQL was started anew");
 
     postmaster.signal(Signal::KILL)?;
-    tokio::time::sleep(Duration::from_secs(8)).await;
+    // Longer than the lock would have lasted.
+    tokio::time::sleep(Duration::from_secs(7)).await;
     for member in &team.members {
         let primary = member.value("SELECT NOT pg_is_in_recovery()").await.is_ok_and(|answer| answer == "t");
         ensure!(!primary, "{} is a primary, in pause", member.name);

@@ -3,29 +3,13 @@
 use anyhow::{Result, bail, ensure};
 use serde_json::json;
 
-use super::{FAILOVER, Play};
+use super::{FAILOVER, tagged};
 use crate::bare::member::get;
 use crate::bare::stage::Stage;
-use crate::bare::team::{Plan, STEADY, Team, merge};
+use crate::bare::team::{Plan, STEADY};
 use crate::bare::wait::until;
 use crate::scenarios::Row;
 use crate::workload::Promise;
-
-/// A team whose members have tags of their own, by number.
-async fn tagged<'a>(stage: &'a Stage, plan: Plan, tags: &[serde_json::Value]) -> Result<Play<'a>> {
-    let team = Team::new(stage, plan).await?;
-    for (member, tags) in team.members.iter().zip(tags) {
-        let mut file = team.plan.patroni(member);
-        merge(&mut file, json!({"tags": tags}));
-        member.configure(&file)?;
-    }
-    // The first one makes the cluster.
-    team.start(&team.members[0])?;
-    team.steady(STEADY).await?;
-    team.start_all()?;
-    team.steady(STEADY).await?;
-    Play::on(team).await
-}
 
 /// A member with `nofailover` never leads; who has `noloadbalance` is no replica for balancers.
 pub async fn tags(stage: &Stage, row: &mut Row) -> Result<()> {
@@ -70,7 +54,7 @@ pub async fn priorities(stage: &Stage, row: &mut Row) -> Result<()> {
 
 /// `primary_start_timeout: 0` means that a crashed primary is not waited for.
 pub async fn start_timeout_zero(stage: &Stage, row: &mut Row) -> Result<()> {
-    let play = Play::begin(stage, Plan::new("start-timeout-zero")).await?;
+    let play = super::Play::begin(stage, Plan::new("start-timeout-zero")).await?;
     let team = &play.team;
     team.edit_config(json!({"primary_start_timeout": 0})).await?;
     until("all know it", FAILOVER, async || {

@@ -14,7 +14,7 @@ use crate::scenarios::Row;
 use crate::workload::{Promise, clock};
 
 /// Waits until `of` streams to exactly these.
-async fn streams_to(of: &Member, names: &[&str]) -> Result<()> {
+pub async fn streams_to(of: &Member, names: &[&str]) -> Result<()> {
     let sql = "SELECT application_name FROM pg_stat_replication WHERE state = 'streaming' ORDER BY 1";
     until(&format!("{} streams to {names:?}", of.name), STEADY, async || {
         let found = of.sql(sql).await?.concat();
@@ -83,7 +83,8 @@ pub async fn standby_cluster(stage: &Stage, row: &mut Row) -> Result<()> {
     Ok(())
 }
 
-async fn has(member: &Member, sql: &str, wanted: &str) -> Result<()> {
+/// Waits until a statement says this.
+pub async fn has(member: &Member, sql: &str, wanted: &str) -> Result<()> {
     until(&format!("{} has {wanted}", member.name), STEADY, async || {
         let found = member.value(sql).await?;
         Ok(if found == wanted { Ok(()) } else { Err(found) })

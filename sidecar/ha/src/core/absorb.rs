@@ -60,6 +60,10 @@ impl Core {
                     self.arming = None;
                     self.armed = true;
                 }
+                if self.lifting.is_some_and(|awaited| seq >= awaited) {
+                    self.lifting = None;
+                    self.lifted = true;
+                }
             }
             Event::Fencing => {}
             Event::Terminating => self.terminating = true,
@@ -252,6 +256,8 @@ impl Core {
         self.permitted = None;
         self.armed = false;
         self.arming = None;
+        self.lifted = false;
+        self.lifting = None;
         self.terminating |= attached.terminating;
     }
 

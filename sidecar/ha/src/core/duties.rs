@@ -109,8 +109,15 @@ impl Core {
             if lifted {
                 self.armed = false;
                 self.arming = None;
-            } else if !self.armed {
-                self.arming.get_or_insert(self.permit_seq);
+                if !self.lifted {
+                    self.lifting.get_or_insert(self.permit_seq);
+                }
+            } else {
+                self.lifted = false;
+                self.lifting = None;
+                if !self.armed {
+                    self.arming.get_or_insert(self.permit_seq);
+                }
             }
             self.permitted = Some(deadline);
             effects.push(Effect::Permit { seq: self.permit_seq, deadline });
@@ -126,6 +133,11 @@ impl Core {
             // A primary that runs under a permit that we know nothing of.
             self.server.latched && !self.armed
         }
+    }
+
+    /// A pause that was asked for is not in force as long as our primary's fence is not lifted: should the agent end now, it would close.
+    pub(super) fn pausing(&self) -> bool {
+        self.config.pause && self.server.latched && self.lease.deadline().is_some() && !self.lifted
     }
 
     fn ask_server(&mut self, now: Boot, effects: &mut Vec<Effect>) {

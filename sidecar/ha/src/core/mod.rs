@@ -171,6 +171,10 @@ pub struct Core {
     armed: bool,
     /// The permit whose acknowledgement says so.
     arming: Option<u64>,
+    /// The first permit that pause lengthened, until it is acknowledged.
+    lifting: Option<u64>,
+    /// The supervisor has obeyed one that pause lengthened, and was sent no other since.
+    lifted: bool,
     /// The wall clock at the last event.
     wall: Wall,
     server: Server,
@@ -273,6 +277,8 @@ impl Core {
             permitted: None,
             armed: false,
             arming: None,
+            lifting: None,
+            lifted: false,
             wall: Wall::default(),
             server: Server::default(),
             applied: None,

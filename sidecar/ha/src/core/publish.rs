@@ -94,6 +94,7 @@ impl Core {
             failsafe_members: record.map(|r| r.failsafe.clone()).unwrap_or_default(),
             failsafe_mode: self.config.failsafe_mode,
             paused: self.config.pause,
+            pausing: self.pausing(),
             sync_mode: match self.config.sync_mode {
                 SyncMode::Off => "off",
                 SyncMode::Priority => "on",
