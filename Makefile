@@ -25,6 +25,7 @@ test: deps fmt-check lint unit simulate-quick bare-quick scenarios ## Everything
 .PHONY: test-full
 test-full: deps fmt-check lint unit simulate mutants ## Everything, on every PostgreSQL major, 20,000 simulated clusters; writes docs/mutants.md and docs/measured-MAJOR.md
 	for major in 15 18; do $(E2E) bare --postgres $$major --report docs/measured-bare-$$major.md; done
+	for major in 16 18; do bin=$$($(E2E) programs --postgres $$major); MATRIARCH_REQUIRE_POSTGRES=1 MATRIARCH_POSTGRES_BIN=$$bin cargo test --package matriarch-sidecar --test conformance; done
 	MATRIARCH_FULL=1 cargo test --package matriarch-ha --test exhaustive -- --nocapture --test-threads 1
 	for major in $(MAJORS); do $(E2E) test --postgres $$major --report docs/measured-$$major.md; done
 

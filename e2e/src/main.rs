@@ -39,6 +39,12 @@ enum Command {
     /// The same from inside of its sandbox.
     #[command(hide = true)]
     BareInside(Bare),
+    /// Print the folder of PostgreSQL's programs, for tests that are to use another major.
+    Programs {
+        /// The major version of PostgreSQL: 15, 16 or 18.
+        #[arg(long)]
+        postgres: String,
+    },
     /// Make, look at and remove test clusters.
     Cluster {
         #[command(subcommand)]
@@ -173,6 +179,10 @@ fn execute(cli: Cli) -> Result<()> {
         }
         Command::Test(test) => runtime.block_on(run_scenarios(test)),
         Command::Bare(bare) => run_bare(bare),
+        Command::Programs { postgres } => {
+            println!("{}", matriarch_e2e::bare::programs(&postgres)?.display());
+            Ok(())
+        }
         Command::BareInside(bare) => {
             let binaries = bare.binaries.context("no --binaries")?;
             let root = bare.root.context("no --root")?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::{Member, Tools, server, until};
 use matriarch_ha::effect::{Callback, Task};
-use matriarch_ha::event::TaskError;
+use matriarch_ha::event::{Event, TaskError};
 use matriarch_ha::types::Timeline;
 
 const STOP: Task = Task::Stop { immediate: false, checkpoint: true, timeout_ms: 10_000 };
@@ -82,6 +82,24 @@ async fn pre_promote_forbids_and_before_stop_is_waited_for() {
     let start = Instant::now();
     one.task(Task::Stop { immediate: true, checkpoint: false, timeout_ms: 5_000 }).await.unwrap();
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    // Not longer than the stop itself may take (`primary_stop_timeout`).
+    one.permit_ms(60_000);
+    one.task(Task::StartPrimary { config: server(&[]) }).await.unwrap();
+    let start = Instant::now();
+    one.task(Task::Stop { immediate: false, checkpoint: false, timeout_ms: 1_000 }).await.unwrap();
+    assert!(start.elapsed() < Duration::from_millis(3_500), "{:?}", start.elapsed());
+    // Nor longer than the fence lets a primary live.
+    one.permit_ms(60_000);
+    one.task(Task::StartPrimary { config: server(&[]) }).await.unwrap();
+    one.permit_ms(1_500);
+    let start = Instant::now();
+    one.postgres.forget_connection();
+    let postgres = one.postgres.clone();
+    let stop = tokio::spawn(async move { postgres.task(STOP, std::future::pending()).await });
+    // Earlier stops were told of as well.
+    one.event("the fence's end", |event| matches!(event, Event::Exited { fenced: true, .. }).then_some(())).await;
+    assert!(start.elapsed() < Duration::from_millis(2_900), "{:?}", start.elapsed());
+    stop.abort();
 }
 
 #[tokio::test(flavor = "current_thread")]

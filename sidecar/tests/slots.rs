@@ -62,7 +62,24 @@ async fn a_logical_slot_survives_a_failover() {
     let create = [("cdc".to_owned(), logical())].into();
     one.postgres.change(Change::Slots(SlotPlan { create, ..SlotPlan::default() })).await.unwrap();
     one.sql("CHECKPOINT").await;
+    // Where the leader does not keep for us what a copy needs, the copy is dropped: it would decode from catalogs that are gone.
+    let unkept = Task::CopySlots {
+        from: one.upstream(None),
+        slots: vec!["cdc".to_owned()],
+        config: {
+            let mut config = config.clone();
+            config.upstream = Some(one.upstream(None));
+            config
+        },
+    };
+    two.task(unkept).await.unwrap();
+    assert_eq!(slot(&two.status().await, "cdc"), None);
+    let mark = two.dir.join("volume/pgdata.copied-slots");
+    assert!(!mark.exists());
     two.task(copy(&["cdc"])).await.unwrap();
+    assert!(!mark.exists(), "it is proven");
+    let kept = one.sql("SELECT catalog_xmin FROM pg_replication_slots WHERE slot_name = 'two'").await;
+    assert!(kept[0][0].is_some(), "{kept:?}");
     let status = until("streaming again", async || Some(two.status().await).filter(|status| status.streaming)).await;
     assert_eq!(slot(&status, "cdc").unwrap().kind, logical());
     assert_ne!(status.started, started);
@@ -86,8 +103,13 @@ async fn a_logical_slot_survives_a_failover() {
     let end = one.status().await.flush;
     until("replayed", async || (two.status().await.replayed >= end).then_some(())).await;
     one.task(STOP).await.unwrap();
+    // A copy whose agent died before it was proven is not there after the promotion.
+    let create = [("odd".to_owned(), SlotKind::Physical)].into();
+    two.postgres.change(Change::Slots(SlotPlan { create, ..SlotPlan::default() })).await.unwrap();
+    std::fs::write(&mark, "odd\n").unwrap();
     two.permit_ms(60_000);
     two.task(Task::Promote { from: Timeline(1), to: Timeline(2) }).await.unwrap();
+    assert_eq!(slot(&two.status().await, "odd"), None);
     two.sql_in("shop", "INSERT INTO t VALUES (3)").await;
     let changes = read(&two).await;
     assert!(changes.contains("integer]:2") && changes.contains("integer]:3"), "{changes}");

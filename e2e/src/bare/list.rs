@@ -3,7 +3,7 @@
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
-use super::scenarios::{cascade, data, faults, guard, haproxy, life, making, patronictl, people, rules, slots, store, streams};
+use super::scenarios::{backup, cascade, data, faults, guard, haproxy, life, making, patronictl, people, rules, slots, store, streams};
 use super::stage::Stage;
 use crate::scenarios::Row;
 
@@ -56,6 +56,7 @@ pub const ALL: &[Scenario] = &[
     long("foreign-data", |stage, row| Box::pin(data::foreign_data(stage, row))),
     long("start-timeout-zero", |stage, row| Box::pin(rules::start_timeout_zero(stage, row))),
     quick("pause", |stage, row| Box::pin(people::paused(stage, row))),
+    long("slow-stop", |stage, row| Box::pin(people::slow_stop(stage, row))),
     long("restart-by-hand", |stage, row| Box::pin(people::restart_behind_our_back(stage, row))),
     quick("scheduled", |stage, row| Box::pin(people::scheduled(stage, row))),
     quick("orders", |stage, row| Box::pin(people::orders(stage, row))),
@@ -68,6 +69,7 @@ pub const ALL: &[Scenario] = &[
     quick("haproxy", |stage, row| Box::pin(haproxy::haproxy(stage, row))),
     quick("pitr", |stage, row| Box::pin(making::point_in_time(stage, row))),
     long("replica-script", |stage, row| Box::pin(making::replica_without_leader(stage, row))),
+    long("pgbackrest", |stage, row| Box::pin(backup::pgbackrest(stage, row))),
     long("standby-cluster", |stage, row| Box::pin(streams::standby_cluster(stage, row))),
     long("cascade", |stage, row| Box::pin(cascade::chain(stage, row))),
     long("nostream", |stage, row| Box::pin(cascade::archive_only(stage, row))),

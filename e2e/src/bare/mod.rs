@@ -16,5 +16,6 @@ mod stage;
 mod team;
 mod wait;
 
+pub use postgres::programs;
 pub use runner::{Options, inside};
 pub use sandbox::enter;

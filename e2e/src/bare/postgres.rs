@@ -19,6 +19,25 @@ pub struct Postgres {
     pub gid: u32,
 }
 
+/// The folder of a major's programs, for tests that run PostgreSQL without a sandbox: Debian's, or unpacked for good below the folder for
+/// temporary files, where PostgreSQL's user can read them.
+pub fn programs(major: &str) -> Result<PathBuf> {
+    let root = std::env::temp_dir().join(format!("matriarch-postgresql-{major}"));
+    let unpacked = root.join("postgresql/usr/lib/postgresql").join(major).join("bin");
+    if unpacked.join("postgres").is_file() {
+        return Ok(unpacked);
+    }
+    let unfinished = root.with_extension(format!("{}", std::process::id()));
+    std::fs::create_dir_all(&unfinished)?;
+    let found = Postgres::find(&unfinished, &Cache::open()?, major)?.bin_dir;
+    if !found.starts_with(&unfinished) {
+        std::fs::remove_dir_all(&unfinished)?;
+        return Ok(found);
+    }
+    std::fs::rename(&unfinished, &root)?;
+    Ok(unpacked)
+}
+
 impl Postgres {
     /// From Debian's packages, or unpacked below `root` from the same layer that the images are made of.
     pub fn find(root: &Path, cache: &Cache, major: &str) -> Result<Self> {

@@ -27,6 +27,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("tini", "tini"),
     ("/usr/bin/python3", "python3"),
     ("haproxy", "haproxy"),
+    ("pgbackrest", "pgbackrest"),
 ];
 
 /// Installs what is missing.

@@ -100,6 +100,10 @@ impl Place {
     pub fn rewinding(&self) -> PathBuf {
         self.beside(".rewinding")
     }
+    /// Logical slots that were copied and are not proven.
+    pub fn copied_slots(&self) -> PathBuf {
+        self.beside(".copied-slots")
+    }
     /// There as long as what is in PGDATA is the unfinished work of a copy or a bootstrap.
     pub fn partial(&self) -> PathBuf {
         self.beside(".partial")

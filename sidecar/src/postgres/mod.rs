@@ -4,6 +4,7 @@ mod callbacks;
 pub mod change;
 pub mod conf;
 pub mod controldata;
+mod copied_slots;
 pub mod files;
 pub mod local;
 pub mod parameters;

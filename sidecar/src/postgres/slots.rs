@@ -2,18 +2,16 @@
 //! leader, where PostgreSQL cannot make them.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use matriarch_ha::effect::{ServerConfig, Upstream};
 use matriarch_ha::slots::{SlotKind, SlotPlan};
 use matriarch_supervisor::protocol::{FileOp, StopMode};
 use tokio_postgres::Client;
 
-use super::{Error, Postgres, conf, local, tool};
-use crate::config::User;
+use super::copied_slots::DROP;
+use super::{Error, Postgres, local};
 
-/// Drops one that nobody uses.
-const DROP: &str = "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots
-                     WHERE slot_name = $1::text::name AND NOT active";
 /// A standby that is restarted for its slots becomes an immediate stop after this.
 const STOP_TIMEOUT_MS: u64 = 60_000;
 
@@ -21,6 +19,8 @@ impl Postgres {
     /// All that can be done of it; the first failure is told.
     pub(super) async fn slots(&self, plan: &SlotPlan) -> Result<(), Error> {
         let mut connections = Connections { postgres: self, open: BTreeMap::new() };
+        // Copies of an agent that ended before it had proven them.
+        self.drop_unproven(connections.of("postgres").await?).await?;
         let mut first = Ok(());
         let mut keep = |done: Result<(), Error>| {
             if let Err(error) = done {
@@ -68,8 +68,8 @@ impl Postgres {
         first
     }
 
-    /// What is lost if everything dies after a step: nothing but the time that the standby is down. Nothing is stopped before all is
-    /// known, and a slot that is here already is left.
+    /// What is lost if everything dies after a step: nothing but the time that the standby is down, and the copies. Nothing is stopped
+    /// before all is known, and a slot that is here already is left.
     pub(super) async fn copy_slots(
         &self,
         from: &Upstream,
@@ -82,35 +82,35 @@ impl Postgres {
         }
         self.supervisor.stop(StopMode::Fast, STOP_TIMEOUT_MS).await?;
         self.forget_connection();
+        let place = |name: &String| self.place.data_dir.join("pg_replslot").join(name);
+        let mut missing = BTreeMap::new();
         for (name, hex) in states {
-            let folder = self.place.data_dir.join("pg_replslot").join(&name);
-            if self.supervisor.list(folder.clone()).await?.is_none() {
-                self.supervisor.file(FileOp::WriteHex { path: folder.join("state"), hex, mode: 0o600 }).await?;
+            if self.supervisor.list(place(&name)).await?.is_none() {
+                missing.insert(name, hex);
             }
         }
-        self.start_standby(config).await
+        self.mark_copied(missing.keys()).await?;
+        for (name, hex) in missing {
+            let path = place(&name).join("state");
+            self.supervisor.file(FileOp::WriteHex { path, hex, mode: 0o600 }).await?;
+        }
+        self.start_standby(config).await?;
+        self.prove_copies(from, config).await
     }
 
     /// The state of slots as the leader has it on disk, by name, in hexadecimal digits; of those only for which our pg_wal has all that
-    /// they may still decode. Read with the rights of `pg_rewind`'s role.
+    /// they may still decode.
     async fn slot_states(&self, from: &Upstream, slots: &[String]) -> Result<BTreeMap<String, String>, Error> {
-        let user = self.config.credentials(User::Rewind)?.username;
-        let more = [("user", user.as_str()), ("dbname", "postgres"), ("application_name", "matriarch")];
-        let source = conf::conninfo(&self.place, from, &more);
         // Names of slots are lower case letters, digits and underscores.
         let names = slots.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
         let sql = format!(
             "SELECT slot_name, pg_catalog.pg_walfile_name(restart_lsn), encode(pg_catalog.pg_read_binary_file('pg_replslot/' || slot_name || '/state'), 'hex')
                FROM pg_catalog.pg_replication_slots WHERE slot_name IN ({names}) AND restart_lsn IS NOT NULL"
         );
-        let arguments = ["-X", "-At", "-q", "-w", "-d", &source, "-c", &sql].map(ToOwned::to_owned).to_vec();
-        let finished = self.supervisor.run(tool("psql", arguments)).await?;
-        if !finished.success() {
-            return Err(Error::Program(finished.reason()));
-        }
+        let answer = self.ask(from, &sql).await?;
         let ours = self.supervisor.list(self.place.data_dir.join("pg_wal")).await?.unwrap_or_default();
         let mut states = BTreeMap::new();
-        for line in finished.output.stdout.lines() {
+        for line in answer.lines() {
             let mut fields = line.split('|');
             let (Some(name), Some(segment), Some(hex)) = (fields.next(), fields.next(), fields.next()) else {
                 continue;
@@ -133,12 +133,17 @@ struct Connections<'a> {
 }
 
 impl Connections<'_> {
-    async fn execute(&mut self, database: &str, sql: &str, values: &[&String]) -> Result<(), Error> {
-        if !self.open.contains_key(database) {
-            let client = local::connect(&self.postgres.config, database, local::SHORT).await?;
-            self.open.insert(database.to_owned(), client);
+    async fn of(&mut self, database: &str) -> Result<&Client, Error> {
+        match self.open.entry(database.to_owned()) {
+            Entry::Occupied(open) => Ok(open.into_mut()),
+            Entry::Vacant(none) => {
+                Ok(none.insert(local::connect(&self.postgres.config, database, local::SHORT).await?))
+            }
         }
-        let Some(client) = self.open.get(database) else { return Ok(()) };
+    }
+
+    async fn execute(&mut self, database: &str, sql: &str, values: &[&String]) -> Result<(), Error> {
+        let client = self.of(database).await?;
         let values: Vec<_> = values.iter().map(|value| *value as &(dyn tokio_postgres::types::ToSql + Sync)).collect();
         client.execute(sql, &values).await?;
         Ok(())

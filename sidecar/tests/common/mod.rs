@@ -19,8 +19,10 @@ use matriarch_sidecar::supervisor::Supervisor;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// PostgreSQL and the supervisor's binary, or none: the test says so and passes, unless `MATRIARCH_REQUIRE_POSTGRES` is set.
+/// `MATRIARCH_POSTGRES_BIN` is the folder of another PostgreSQL's programs.
 pub struct Tools {
     supervisor: PathBuf,
+    bin_dir: Option<PathBuf>,
     uid: u32,
     gid: u32,
 }
@@ -47,7 +49,11 @@ impl Tools {
         if !supervisor.is_file() {
             return Err(format!("{} is not built (cargo build -p matriarch-supervisor)", supervisor.display()));
         }
-        let debian = Path::new("/usr/lib/postgresql").is_dir();
+        let bin_dir = std::env::var_os("MATRIARCH_POSTGRES_BIN").map(PathBuf::from);
+        if let Some(dir) = bin_dir.as_ref().filter(|dir| !dir.join("postgres").is_file()) {
+            return Err(format!("there is no PostgreSQL in {} (MATRIARCH_POSTGRES_BIN)", dir.display()));
+        }
+        let debian = bin_dir.is_some() || Path::new("/usr/lib/postgresql").is_dir();
         let in_path = std::env::var_os("PATH")
             .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join("initdb").is_file()));
         if !debian && !in_path {
@@ -55,7 +61,7 @@ impl Tools {
         }
         let own = rustix::process::getuid().as_raw();
         if own != 0 {
-            return Ok(Self { supervisor, uid: own, gid: rustix::process::getgid().as_raw() });
+            return Ok(Self { supervisor, bin_dir, uid: own, gid: rustix::process::getgid().as_raw() });
         }
         // initdb wants a user that /etc/passwd knows, and never root.
         let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
@@ -65,7 +71,7 @@ impl Tools {
             Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
         };
         let (uid, gid) = user("postgres").or_else(|| user("nobody")).ok_or("there is no user for PostgreSQL")?;
-        Ok(Self { supervisor, uid, gid })
+        Ok(Self { supervisor, bin_dir, uid, gid })
     }
 }
 
@@ -134,6 +140,9 @@ matriarch: {{secrets_dir: {dir}/secrets, supervisor_socket: {dir}/sockets/superv
             .stdin(Stdio::null())
             .current_dir("/")
             .process_group(0);
+        if let Some(bin_dir) = &tools.bin_dir {
+            command.arg("--bin-dir").arg(bin_dir);
+        }
         if rustix::process::getuid().is_root() {
             command.uid(tools.uid).gid(tools.gid);
         }

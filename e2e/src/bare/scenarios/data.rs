@@ -33,6 +33,8 @@ pub async fn rewind(stage: &Stage, row: &mut Row) -> Result<()> {
     play.workload.writable(FAILOVER).await?;
     team.start(old)?;
     logs(old, "running pg_rewind from", STEADY).await?;
+    // It crashed: pg_rewind wants a clean end first, which a server for one person alone makes.
+    logs(old, "to complete crash recovery", STEADY).await?;
     team.steady(STEADY).await?;
     until("the old leader has the new one's rows", STEADY, async || {
         let rows = old.sql("SELECT name FROM branches").await?.concat();

@@ -1,5 +1,6 @@
 //! What the scenarios have in common: a team, clients that write through the proxy and to each member, and the checker.
 
+pub mod backup;
 pub mod cascade;
 pub mod data;
 pub mod faults;

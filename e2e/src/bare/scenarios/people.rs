@@ -60,6 +60,36 @@ pub async fn paused(stage: &Stage, row: &mut Row) -> Result<()> {
     play.end(row, Promise::QUORUM).await
 }
 
+/// A primary whose archiver is slow takes long to stop: the lock does not wait for it, once a standby has the end of the log; and with
+/// `primary_stop_timeout` neither does anybody else.
+pub async fn slow_stop(stage: &Stage, row: &mut Row) -> Result<()> {
+    let slow = json!({"postgresql": {"parameters": {"archive_mode": "on", "archive_command": "sleep 8"}}});
+    let play = Play::begin(stage, Plan::new("slow-stop").dcs(slow)).await?;
+    let team = &play.team;
+    let standbys = team.standbys().await?;
+    let (old, to) = (team.leader().await?, standbys.first().context("no standby")?);
+    let postmaster = old.postmaster()?;
+    old.sql("SELECT pg_switch_wal()").await?;
+    let begin = clock::now();
+    switch_over(team, &to.name).await?;
+    ensure!(postmaster.is_alive(), "the old primary had stopped: the archiver was not slow");
+    play.workload.writable(FAILOVER).await?;
+    play.no_gap(begin, Duration::from_secs(5))?;
+    team.steady(STEADY).await?;
+    ensure!(!postmaster.is_alive(), "the old primary did not stop");
+    // Back, with a bound.
+    team.edit_config(json!({"primary_stop_timeout": 2})).await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let postmaster = to.postmaster()?;
+    to.sql("SELECT pg_switch_wal()").await?;
+    switch_over(team, &old.name).await?;
+    until("the primary is stopped before its archiver is done", Duration::from_secs(5), async || {
+        Ok(if postmaster.is_alive() { Err("it runs".to_owned()) } else { Ok(()) })
+    })
+    .await?;
+    play.end(row, Promise::QUORUM).await
+}
+
 /// In pause somebody stops the primary and starts it again by hand. Whatever comes of it after the resume: never two primaries,
 /// nothing lost, and in the end all is well.
 pub async fn restart_behind_our_back(stage: &Stage, row: &mut Row) -> Result<()> {

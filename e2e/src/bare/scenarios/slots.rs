@@ -14,9 +14,8 @@ use crate::workload::Promise;
 const ALL: &str = "SELECT coalesce(string_agg(slot_name, ',' ORDER BY slot_name), '') FROM pg_replication_slots
                     WHERE slot_name IN ('feed', 'kept', 'theirs')";
 /// What the slot has to tell, which is then never told again.
-const READ: &str = "SELECT convert_from(data, 'SQL_ASCII') FROM (
-      SELECT replace(encode(data, 'escape'), '\\000', ' ')::bytea AS data FROM pg_logical_slot_get_binary_changes(
-             'feed', NULL, NULL, 'proto_version', '1', 'publication_names', 'events')) changes";
+const READ: &str = "SELECT encode(data, 'hex') FROM pg_logical_slot_get_binary_changes(
+      'feed', NULL, NULL, 'proto_version', '1', 'publication_names', 'events')";
 
 /// A permanent physical and a permanent logical slot are on whoever leads; a logical consumer reads on after a failover and misses
 /// nothing that was committed; a slot that `ignore_slots` names is left alone.
@@ -84,8 +83,14 @@ async fn read(member: &Member, heard: &mut Vec<String>) -> Result<()> {
     if rows.is_empty() {
         bail!("the slot on {} tells nothing", member.name);
     }
-    heard.extend(rows.concat());
+    heard.extend(rows.concat().iter().map(|hex| text(hex)));
     Ok(())
+}
+
+/// What of a message is text.
+fn text(hex: &str) -> String {
+    let byte = |at: usize| u8::from_str_radix(hex.get(at..at + 2).unwrap_or_default(), 16).unwrap_or_default();
+    (0..hex.len()).step_by(2).map(byte).map(char::from).collect()
 }
 
 fn count(heard: &[String], what: &str) -> usize {

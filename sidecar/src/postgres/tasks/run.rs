@@ -174,16 +174,17 @@ impl Postgres {
         }
     }
 
-    /// Runs `before_stop`, bounded; its result does not count.
-    async fn before_stop(&self) {
+    /// Runs `before_stop`, bounded; its result does not count. The fence goes on meanwhile, and closes at its deadline.
+    async fn before_stop(&self, timeout_ms: u64) {
         let Some(argv) = self.settings().before_stop.clone() else { return };
         let command = UserCommand { argv, env: BTreeMap::new(), data_dir: None };
-        match timeout(BEFORE_STOP, self.supervisor.command(command)).await {
+        let limit = BEFORE_STOP.min(Duration::from_millis(timeout_ms));
+        match timeout(limit, self.supervisor.command(command)).await {
             Ok(Ok(finished)) if finished.success() => {}
             Ok(Ok(finished)) => tracing::warn!("postgresql.before_stop: {}", finished.reason()),
             Ok(Err(error)) => tracing::warn!("postgresql.before_stop: {error}"),
             Err(_) => {
-                tracing::warn!("postgresql.before_stop did not end within {} s: it is ended", BEFORE_STOP.as_secs());
+                tracing::warn!("postgresql.before_stop did not end within {} ms: it is ended", limit.as_millis());
             }
         }
     }
@@ -200,6 +201,7 @@ impl Postgres {
         }
         self.may_promote().await?;
         self.guard().await?;
+        self.drop_unproven(&client).await.unwrap_or_else(|error| tracing::warn!("copied slots: {error}"));
         self.reserve(&client, from, to).await?;
         self.supervisor.done(Request::Promote).await?;
         let mut statement = client.prepare(RECOVERING).await?;
@@ -253,7 +255,7 @@ impl Postgres {
             }
         }
         if !immediate {
-            self.before_stop().await;
+            self.before_stop(timeout_ms).await;
         }
         let mode = if immediate { StopMode::Immediate } else { StopMode::Fast };
         let stopped = match self.supervisor.stop(mode, timeout_ms).await {
