@@ -170,6 +170,7 @@ pub fn identity(config: &Config) -> Identity {
         api_url: format!("{scheme}://{}/patroni", config.api),
         role_label: config.kubernetes.role_label.clone(),
         standby_leader_label: config.kubernetes.standby_leader_label_value.clone(),
+        bootstrap_labels: config.kubernetes.bootstrap_labels.clone(),
         tags: config.tags.clone(),
         bootstrap_config: config.bootstrap_dcs.clone(),
         local: config.local.clone(),

@@ -3,7 +3,9 @@
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
-use super::scenarios::{backup, cascade, data, faults, guard, haproxy, life, making, patronictl, people, rules, slots, store, streams};
+use super::scenarios::{
+    backup, cascade, data, faults, guard, haproxy, life, making, patronictl, people, rules, slots, store, streams,
+};
 use super::stage::Stage;
 use crate::scenarios::Row;
 
@@ -51,6 +53,7 @@ pub const ALL: &[Scenario] = &[
     quick("rewind", |stage, row| Box::pin(data::rewind(stage, row))),
     long("pid-reused", |stage, row| Box::pin(data::pid_reused(stage, row))),
     quick("data-removed", |stage, row| Box::pin(data::data_removed(stage, row))),
+    long("data-lost", |stage, row| Box::pin(data::data_lost(stage, row))),
     quick("tags", |stage, row| Box::pin(rules::tags(stage, row))),
     long("priorities", |stage, row| Box::pin(rules::priorities(stage, row))),
     long("foreign-data", |stage, row| Box::pin(data::foreign_data(stage, row))),

@@ -45,6 +45,8 @@ pub struct Dynamic {
     pub race_backoff_ms: u64,
     /// A fast shutdown of a primary becomes an immediate one after this; with synchronous replication only (primary_stop_timeout).
     pub primary_stop_timeout_ms: u64,
+    /// The same for every stop (postgresql.pg_ctl_timeout).
+    pub pg_ctl_timeout_ms: u64,
     /// How many lines of the timeline history are kept, 0: all (max_timelines_history).
     pub max_history: usize,
     /// Standbys that must have a commit.
@@ -105,6 +107,7 @@ impl Default for Dynamic {
             max_lag_on_syncnode: None,
             race_backoff_ms: 0,
             primary_stop_timeout_ms: 0,
+            pg_ctl_timeout_ms: 60_000,
             max_history: 0,
             sync_count: 1,
             use_slots: true,
@@ -176,6 +179,9 @@ impl Dynamic {
         }
         if let Some(postgresql) = document.get("postgresql") {
             flag(postgresql.get("use_slots"), &mut c.use_slots);
+            if let Some(s) = postgresql.get("pg_ctl_timeout").and_then(Value::as_u64).filter(|s| *s > 0) {
+                c.pg_ctl_timeout_ms = s.saturating_mul(1000);
+            }
             flag(postgresql.get("use_pg_rewind"), &mut c.use_pg_rewind);
             flag(postgresql.get("remove_data_directory_on_rewind_failure"), &mut c.remove_on_rewind_failure);
             flag(postgresql.get("remove_data_directory_on_diverged_timelines"), &mut c.remove_on_divergence);
@@ -335,8 +341,9 @@ mod tests {
     fn patroni_keys_are_read_and_the_rest_is_default() {
         let c = Dynamic::parse(&serde_json::json!({
             "ttl": 20, "synchronous_mode": "quorum", "failsafe_mode": "off",
-            "postgresql": {"use_slots": "no", "parameters": {"max_connections": 50, "Log_Statement": "ddl", "fsync": true}}
+            "postgresql": {"use_slots": "no", "pg_ctl_timeout": 90, "parameters": {"max_connections": 50, "Log_Statement": "ddl", "fsync": true}}
         }));
+        assert_eq!((c.pg_ctl_timeout_ms, Dynamic::default().pg_ctl_timeout_ms), (90_000, 60_000));
         assert_eq!(c.ttl_ms, 20_000);
         assert_eq!(c.loop_wait_ms, 2_000);
         assert_eq!(c.sync_mode, SyncMode::Quorum);

@@ -4,8 +4,8 @@
 
 mod world;
 
-use matriarch_ha::event::TaskError;
-use world::World;
+use matriarch_ha::event::{Kind, TaskError};
+use world::{World, settled};
 
 const CONFIG: &str = r#"{"ttl":10,"loop_wait":2,"retry_timeout":3}"#;
 
@@ -103,4 +103,30 @@ fn a_copy_is_taken_from_a_member_that_offers_itself() {
     world.run_until("copies", 10_000, |w| w.node("x-2").verdicts.iter().any(|(_, rule, _)| rule == "follower.copy"));
     let why = world.node("x-2").verdicts.iter().find(|(_, rule, _)| rule == "follower.copy").unwrap().2.clone();
     assert!(why.contains(&format!("replica '{other}'")), "{why}");
+}
+
+#[test]
+fn a_pod_is_labelled_while_its_member_has_no_data_yet() {
+    let mut world = World::new(&["x-0", "x-1"], CONFIG);
+    let label = |world: &World, name: &str| {
+        let pod = &world.objects[&(Kind::Pod, name.to_owned())];
+        let state: serde_json::Value = serde_json::from_str(pod.annotations.get("status")?).ok()?;
+        Some((state["state"].as_str()?.to_owned(), pod.labels.get("phase").cloned()))
+    };
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..500 {
+        world.run(20);
+        seen.extend(["x-0", "x-1"].iter().filter_map(|name| label(&world, name)));
+    }
+    world.run_until("bootstrap", 10_000, settled);
+    for (state, label) in seen {
+        let making = ["initializing new cluster", "creating replica"].contains(&state.as_str());
+        if making || state == "running" {
+            assert_eq!(label.as_deref(), making.then_some("making"), "{state}");
+        }
+    }
+    world.run(5_000);
+    for name in ["x-0", "x-1"] {
+        assert_eq!(label(&world, name), Some(("running".to_owned(), None)));
+    }
 }

@@ -25,6 +25,8 @@ pub struct Kubernetes {
     pub standby_leader_label_value: String,
     /// Value of the role label on running standbys.
     pub follower_label_value: String,
+    /// Labels of a pod whose member makes the cluster or its copy.
+    pub bootstrap_labels: BTreeMap<String, String>,
     /// The lock lies in Endpoints, not in ConfigMaps.
     #[serde(deserialize_with = "value::flag")]
     pub use_endpoints: bool,
@@ -46,6 +48,7 @@ impl Default for Kubernetes {
             leader_label_value: names::ROLE_PRIMARY.to_owned(),
             standby_leader_label_value: names::ROLE_PRIMARY.to_owned(),
             follower_label_value: names::ROLE_REPLICA.to_owned(),
+            bootstrap_labels: BTreeMap::new(),
             use_endpoints: false,
             pod_ip: None,
             ports: Vec::new(),

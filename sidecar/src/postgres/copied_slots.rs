@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(200);
 impl Postgres {
     /// From before the copies are written until they are proven.
     pub(super) async fn mark_copied<'a>(&self, names: impl IntoIterator<Item = &'a String>) -> Result<(), Error> {
-        let text: String = names.into_iter().map(|name| format!("{name}\n")).collect();
+        let text = names.into_iter().map(String::as_str).collect::<Vec<_>>().join("\n");
         if text.is_empty() {
             self.supervisor.file(FileOp::Remove { path: self.place.copied_slots() }).await?;
         } else {

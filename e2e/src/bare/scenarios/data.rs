@@ -85,6 +85,25 @@ pub async fn data_removed(stage: &Stage, row: &mut Row) -> Result<()> {
     play.end(row, Promise::QUORUM).await
 }
 
+/// The leader's data directory disappears and nobody helps: PostgreSQL itself ends within a minute, another leads, and there is a new
+/// copy.
+pub async fn data_lost(stage: &Stage, row: &mut Row) -> Result<()> {
+    let play = Play::begin(stage, Plan::new("data-lost")).await?;
+    let team = &play.team;
+    let leader = team.leader().await?;
+    let postmaster = leader.postmaster()?;
+    fs::remove_dir_all(leader.data_dir()).or_else(|_| fs::remove_dir_all(leader.data_dir()))?;
+    until("the old server has ended", STEADY * 2, async || {
+        Ok(if postmaster.is_alive() { Err("it runs".to_owned()) } else { Ok(()) })
+    })
+    .await?;
+    team.other_leader(&leader.name, FAILOVER).await?;
+    play.workload.writable(FAILOVER).await?;
+    team.steady(STEADY).await?;
+    logs(leader, "trying to bootstrap from leader", FAILOVER).await?;
+    play.end(row, Promise::QUORUM).await
+}
+
 /// A member comes with the data of another cluster: it is refused with a reason, and not touched.
 pub async fn foreign_data(stage: &Stage, row: &mut Row) -> Result<()> {
     let other = Team::running(stage, Plan { members: 1, first: 11, ..Plan::new("foreign-data-other") }).await?;

@@ -41,6 +41,11 @@ pub async fn bootstrap(stage: &Stage, row: &mut Row) -> Result<()> {
     let checksums = leader.value("SHOW data_checksums").await?;
     ensure!(checksums == "on", "bootstrap.initdb was not used");
 
+    // Nothing was asked of a directory that was still being made.
+    for member in &team.members {
+        ensure!(!member.logged().contains("pg_controldata: "), "pg_controldata complained at {}", member.name);
+    }
+
     // Root is refused, with advice.
     let mut as_root = team.members[0].command(&stage.kubeconfig())?;
     let output = as_root.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).output()?;

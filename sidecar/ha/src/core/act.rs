@@ -29,8 +29,6 @@ const BOOTSTRAP_AGAIN_MS: u64 = 60_000;
 const LOOK_AGAIN_MS: u64 = 200;
 /// A member that sent nothing is passed over for so long, milliseconds.
 const SHUN_MS: u64 = 60_000;
-/// A fast shutdown becomes an immediate one after this, milliseconds.
-const STOP_TIMEOUT_MS: u64 = 60_000;
 
 impl Core {
     pub(super) fn act(&mut self, now: Now, action: Action, s: &Snapshot, effects: &mut Vec<Effect>) {
@@ -330,11 +328,11 @@ impl Core {
 
     /// With synchronous replication a primary that does not stop in time may be stopped hard: its commits are elsewhere.
     fn stop_timeout_ms(&self) -> u64 {
-        let configured = self.config.primary_stop_timeout_ms;
+        let (configured, every) = (self.config.primary_stop_timeout_ms, self.config.pg_ctl_timeout_ms);
         if self.server.latched && configured > 0 && self.config.sync_mode != SyncMode::Off {
-            configured.min(STOP_TIMEOUT_MS)
+            configured.min(every)
         } else {
-            STOP_TIMEOUT_MS
+            every
         }
     }
 

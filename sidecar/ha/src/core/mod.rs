@@ -68,6 +68,8 @@ pub struct Identity {
     pub role_label: String,
     /// Its value on the leader of a standby cluster.
     pub standby_leader_label: String,
+    /// Labels of its pod while it has no data yet: it makes the cluster, or its copy.
+    pub bootstrap_labels: BTreeMap<String, String>,
     /// What this member may be used for.
     pub tags: Tags,
     /// Dynamic configuration for a cluster that has none yet (`bootstrap.dcs`).

@@ -11,7 +11,7 @@ use crate::event::{DataDir, Kind};
 use crate::lease::Holder;
 use crate::member_status::{member_status, worth_writing};
 use crate::snapshot::TaskKind;
-use crate::store::record::Failover;
+use crate::store::record::{Failover, Initialize};
 use crate::types::{Boot, Lsn};
 use crate::view::{MemberView, View};
 
@@ -131,6 +131,18 @@ impl Core {
         self.server.attached && !self.server.latched && !begins && (recovers || !self.server.running)
     }
 
+    /// The role, and what is said of a member that has no data yet. Its state is part of its description, so that these are written
+    /// whenever they change.
+    fn labels(&self, view: &View, role: Option<String>) -> BTreeMap<String, Option<String>> {
+        let making = ["initializing new cluster", "custom bootstrap failed", "creating replica"];
+        let ours = matches!(self.initialize(), Initialize::Racing { by: Some((pod, _)) } if pod == self.id.name);
+        let starts = view.state == "starting" && ours;
+        let making = starts || making.contains(&view.state.as_str());
+        let special =
+            self.id.bootstrap_labels.iter().map(|(name, value)| (name.clone(), making.then(|| value.clone())));
+        special.chain([(self.id.role_label.clone(), role)]).collect()
+    }
+
     /// Only on a change that somebody acts on: the progress of a position alone is none.
     fn write_pod(&mut self, now: Boot, view: &View, effects: &mut Vec<Effect>) {
         let ours = self.pods.get(&self.id.name).is_some_and(|pod| pod.uid == self.id.uid);
@@ -167,7 +179,7 @@ impl Core {
             name: self.id.name.clone(),
             resource_version: None,
             annotations: BTreeMap::from([("status".to_owned(), Some(status.to_string()))]),
-            labels: BTreeMap::from([(self.id.role_label.clone(), role)]),
+            labels: self.labels(view, role),
             addresses: None,
             timeout_ms: CALL_TIMEOUT_MS,
         })));

@@ -53,6 +53,7 @@ pub fn base() -> Snapshot {
         api_url: "https://a.x:8008/patroni".into(),
         role_label: "role".into(),
         standby_leader_label: "primary".into(),
+        bootstrap_labels: [("phase".to_owned(), "making".to_owned())].into(),
         tags: Tags::default(),
         bootstrap_config: serde_json::json!({"synchronous_mode": "quorum"}),
         local: serde_json::Value::Null,

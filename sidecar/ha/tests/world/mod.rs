@@ -168,6 +168,7 @@ impl World {
             api_url: format!("https://{name}.x:8008/patroni"),
             role_label: "role".into(),
             standby_leader_label: "primary".into(),
+            bootstrap_labels: [("phase".to_owned(), "making".to_owned())].into(),
             tags: Tags::parse(tags),
             bootstrap_config: serde_json::json!({}),
             local: serde_json::Value::Null,

@@ -246,6 +246,7 @@ impl World {
             api_url: format!("https://{name}.x:8008/patroni"),
             role_label: "role".to_owned(),
             standby_leader_label: "primary".to_owned(),
+            bootstrap_labels: std::collections::BTreeMap::new(),
             tags: Tags::default(),
             local: serde_json::Value::Null,
             bootstrap_config: self.document(self.plan.config.durability),
