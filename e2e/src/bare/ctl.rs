@@ -114,7 +114,8 @@ impl Said {
     }
 }
 
-fn talk(mut command: Command, input: &str) -> Result<Said> {
+/// Runs a program that is told `input`.
+pub fn talk(mut command: Command, input: &str) -> Result<Said> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().context("unable to start patronictl")?;
     if let Some(mut stdin) = child.stdin.take() {

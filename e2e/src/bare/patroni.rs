@@ -41,15 +41,16 @@ impl Patroni {
     }
 
     fn command(&self, script: &str) -> Command {
+        let mut command = self.python();
+        command.arg(self.bin.join(script));
+        command
+    }
+
+    /// `python …` of the virtual environment, with an empty environment.
+    pub fn python(&self) -> Command {
         let mut command = Command::new(&self.python);
         // Written by pip once; nobody may write below the mount.
-        command
-            .arg("-B")
-            .arg(self.bin.join(script))
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .env("LC_ALL", "C.UTF-8")
-            .current_dir("/");
+        command.arg("-B").env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8").current_dir("/");
         command
     }
 }

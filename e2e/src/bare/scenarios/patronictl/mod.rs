@@ -3,6 +3,7 @@
 mod cluster;
 mod config;
 mod look;
+mod metrics;
 mod orders;
 mod steer;
 
@@ -38,6 +39,7 @@ pub async fn looks_and_edits(stage: &Stage, row: &mut Row) -> Result<()> {
     let ctl = keeper(stage, &team)?;
     look::members(&team, &ctl).await?;
     look::others(&team, &ctl).await?;
+    metrics::read(&team, &stage.patroni).await?;
     config::edited(&team, &ctl).await?;
     config::bad_edits(&team, &ctl).await?;
     config::paused(&team, &ctl).await?;
