@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::bare::ctl::Ctl;
+use crate::bare::ctl::{Ctl, drawn_row};
 use crate::bare::scenarios::FAILOVER;
 use crate::bare::team::{Team, merge};
 use crate::bare::wait::until;
@@ -141,4 +141,28 @@ pub async fn paused(team: &Team<'_>, ctl: &Ctl) -> Result<()> {
     ensure!(stored(team).await?.get("pause").is_none(), "pause was not removed");
     ensure!(team.leader().await?.name == leader.name, "the lock moved");
     Ok(())
+}
+
+/// `reload` brings what was changed in a member's file.
+pub async fn reloaded(team: &Team<'_>, ctl: &Ctl) -> Result<()> {
+    let scope = team.plan.name.as_str();
+    let standby = team.standbys().await?[0];
+    let mut file = team.plan.patroni(standby);
+    merge(&mut file, json!({"tags": {"noloadbalance": true}, "postgresql": {"parameters": {"work_mem": "6MB"}}}));
+    standby.configure(&file)?;
+    let said = ctl.done(&["reload", scope, &standby.name, "--force"]).await?;
+    let told = format!("Reload request received for member {} and will be processed within 1 seconds", standby.name);
+    ensure!(said.contains(&told), "{said}");
+    until("the tag is shown", FAILOVER, async || {
+        let list = ctl.done(&["list", scope, "-e"]).await?;
+        let tags = drawn_row(&list, &standby.name)?.remove("Tags").unwrap_or_default();
+        Ok(if tags == "noloadbalance: true" { Ok(()) } else { Err(list) })
+    })
+    .await?;
+    until("work_mem is its own", FAILOVER, async || {
+        let found = standby.value("SHOW work_mem").await?;
+        Ok(if found == "6MB" { Ok(()) } else { Err(found) })
+    })
+    .await?;
+    ctl.refuses(&["reload", scope, "nobody", "--force"], "among provided members").await
 }

@@ -33,19 +33,29 @@ fn keeper(stage: &Stage, team: &Team<'_>) -> Result<Ctl> {
     Ctl::new(stage, team, Some((USER, PASSWORD)))
 }
 
-/// Looks, changes the configuration, pauses and resumes, reloads; without the password nothing changes.
-pub async fn looks_and_edits(stage: &Stage, row: &mut Row) -> Result<()> {
+/// Looks; without the password nothing else is possible.
+pub async fn looks(stage: &Stage, row: &mut Row) -> Result<()> {
     let team = Team::running(stage, plan("patronictl")).await?;
     let ctl = keeper(stage, &team)?;
     look::members(&team, &ctl).await?;
     look::others(&team, &ctl).await?;
     metrics::read(&team, &stage.patroni).await?;
-    config::edited(&team, &ctl).await?;
-    config::bad_edits(&team, &ctl).await?;
-    config::paused(&team, &ctl).await?;
     for stranger in [Ctl::new(stage, &team, None)?, Ctl::new(stage, &team, Some((USER, "wrong")))?] {
         refused(&team, &stranger).await?;
     }
+    team.steady(STEADY).await?;
+    row.note("no clients");
+    Ok(())
+}
+
+/// Changes the configuration, pauses and resumes, reloads.
+pub async fn configures(stage: &Stage, row: &mut Row) -> Result<()> {
+    let team = Team::running(stage, plan("patronictl-config")).await?;
+    let ctl = keeper(stage, &team)?;
+    config::edited(&team, &ctl).await?;
+    config::bad_edits(&team, &ctl).await?;
+    config::paused(&team, &ctl).await?;
+    config::reloaded(&team, &ctl).await?;
     team.steady(STEADY).await?;
     row.note("no clients");
     Ok(())
@@ -80,6 +90,7 @@ pub async fn orders(stage: &Stage, row: &mut Row) -> Result<()> {
     let play = Play::begin(stage, plan("patronictl-orders")).await?;
     let ctl = keeper(stage, &play.team)?;
     orders::restarts(&play.team, &ctl).await?;
+    orders::pending(&play.team, &ctl).await?;
     orders::scheduled(&play.team, &ctl).await?;
     orders::copies(&play.team, &ctl).await?;
     play.end(row, Promise::QUORUM).await

@@ -1,8 +1,9 @@
 //! Commands for single members: restart, now, with conditions and later; reinit; flush.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use jiff::{Timestamp, ToSpan as _};
 
+use super::config::used;
 use crate::bare::ctl::{Ctl, drawn_row};
 use crate::bare::member::Member;
 use crate::bare::scenarios::FAILOVER;
@@ -42,6 +43,44 @@ pub async fn restarts(team: &Team<'_>, ctl: &Ctl) -> Result<()> {
     ctl.refuses(&["restart", scope, name, "--force", "--pg-version", "x"], "Error: ").await?;
     ensure!(servers(team)? == before, "something was restarted");
     Ok(())
+}
+
+/// A parameter that waits for a restart is shown with its reason, and `restart --pending` is for those that wait.
+pub async fn pending(team: &Team<'_>, ctl: &Ctl) -> Result<()> {
+    let scope = team.plan.name.as_str();
+    ctl.done(&["edit-config", scope, "-p", "shared_buffers=24MB", "--force"]).await?;
+    until("all wait for a restart, and say why", FAILOVER, async || {
+        let list = ctl.done(&["list", scope]).await?;
+        for member in &team.members {
+            let row = drawn_row(&list, &member.name)?;
+            let has = |column: &str, value: &str| row.get(column).is_some_and(|cell| cell == value);
+            if !has("Pending restart", "*") || !has("Pending restart reason", "shared_buffers: 16MB->24MB") {
+                return Ok(Err(list));
+            }
+        }
+        Ok(Ok(()))
+    })
+    .await?;
+    // One of them without the word, so that the others are all that wait.
+    let first = team.standbys().await?[0];
+    ctl.done(&["restart", scope, &first.name, "--force"]).await?;
+    until(&format!("{} no longer waits", first.name), FAILOVER, async || {
+        let rows = ctl.list().await?;
+        let row = rows.get(&first.name).context("it is gone")?;
+        Ok(if row.get("Pending restart").is_none() { Ok(()) } else { Err(row.to_string()) })
+    })
+    .await?;
+    let before = first.postmaster()?;
+    let said = ctl.done(&["restart", scope, "--pending", "--force"]).await?;
+    ensure!(said.matches("Success: restart on member").count() == 2, "{said}");
+    ensure!(first.postmaster()? == before, "{} was restarted again", first.name);
+    used(team, "shared_buffers", "24MB").await?;
+    team.steady(STEADY).await?;
+    until("nobody waits", FAILOVER, async || {
+        let list = ctl.done(&["list", scope]).await?;
+        Ok(if list.contains("Pending restart") { Err(list) } else { Ok(()) })
+    })
+    .await
 }
 
 /// `restart --scheduled`, seen, refused twice, flushed; and one that is done when it is due.
