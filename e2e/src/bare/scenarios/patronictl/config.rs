@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use crate::bare::ctl::{Ctl, drawn_row};
 use crate::bare::scenarios::FAILOVER;
-use crate::bare::team::{Team, merge};
+use crate::bare::team::{STEADY, Team, merge};
 use crate::bare::wait::until;
 
 /// Waits until every server uses a value.
 pub async fn used(team: &Team<'_>, parameter: &str, wanted: &str) -> Result<()> {
-    until(&format!("{parameter} is {wanted} everywhere"), FAILOVER, async || {
+    until(&format!("{parameter} is {wanted} everywhere"), STEADY, async || {
         for member in &team.members {
             let found = member.value(&format!("SHOW {parameter}")).await?;
             if found != wanted {
