@@ -66,6 +66,7 @@ pub const ALL: &[Scenario] = &[
     long("failover-by-hand", |stage, row| Box::pin(people::failover_by_hand(stage, row))),
     quick("patronictl", |stage, row| Box::pin(patronictl::looks(stage, row))),
     quick("patronictl-config", |stage, row| Box::pin(patronictl::configures(stage, row))),
+    long("patronictl-reload", |stage, row| Box::pin(patronictl::reloads(stage, row))),
     quick("patronictl-steers", |stage, row| Box::pin(patronictl::steers(stage, row))),
     quick("patronictl-orders", |stage, row| Box::pin(patronictl::orders(stage, row))),
     quick("patronictl-endpoints", |stage, row| Box::pin(patronictl::endpoints(stage, row))),

@@ -48,14 +48,13 @@ pub async fn looks(stage: &Stage, row: &mut Row) -> Result<()> {
     Ok(())
 }
 
-/// Changes the configuration, pauses and resumes, reloads.
+/// Changes the configuration, pauses and resumes.
 pub async fn configures(stage: &Stage, row: &mut Row) -> Result<()> {
     let team = Team::running(stage, plan("patronictl-config")).await?;
     let ctl = keeper(stage, &team)?;
     config::edited(&team, &ctl).await?;
     config::bad_edits(&team, &ctl).await?;
     config::paused(&team, &ctl).await?;
-    config::reloaded(&team, &ctl).await?;
     team.steady(STEADY).await?;
     row.note("no clients");
     Ok(())
@@ -90,8 +89,17 @@ pub async fn orders(stage: &Stage, row: &mut Row) -> Result<()> {
     let play = Play::begin(stage, plan("patronictl-orders")).await?;
     let ctl = keeper(stage, &play.team)?;
     orders::restarts(&play.team, &ctl).await?;
-    orders::pending(&play.team, &ctl).await?;
     orders::scheduled(&play.team, &ctl).await?;
     orders::copies(&play.team, &ctl).await?;
     play.end(row, Promise::QUORUM).await
+}
+
+/// Reloads a member's file, and restarts what waits for it.
+pub async fn reloads(stage: &Stage, row: &mut Row) -> Result<()> {
+    let team = Team::running(stage, plan("patronictl-reload")).await?;
+    let ctl = keeper(stage, &team)?;
+    config::reloaded(&team, &ctl).await?;
+    orders::pending(&team, &ctl).await?;
+    row.note("no clients");
+    Ok(())
 }
