@@ -53,6 +53,13 @@ pub enum Error {
     },
 }
 
+/// As /proc tells the folder of a process. It need not exist yet.
+fn without_links(path: &Path) -> PathBuf {
+    let parent = path.parent().and_then(|parent| parent.canonicalize().ok());
+    let beside = || Some(parent?.join(path.file_name()?));
+    path.canonicalize().ok().or_else(beside).unwrap_or_else(|| path.to_owned())
+}
+
 /// Starts the supervisor when nobody listens on its socket.
 #[derive(Debug)]
 pub struct Launcher {
@@ -93,6 +100,7 @@ impl Launcher {
             rustix::process::geteuid().as_raw().to_string(),
             "--detached".to_owned(),
         ];
+        arguments.extend(["--data-dir".to_owned(), text(&without_links(&config.postgres.data_dir))]);
         if let Some(bin_dir) = &config.postgres.bin_dir {
             arguments.extend(["--bin-dir".to_owned(), text(bin_dir)]);
         }

@@ -18,14 +18,19 @@ const LEARN_US: u64 = 50_000;
 const ALIVE_US: u64 = 100_000;
 
 /// Looks for servers in the data directory that we know.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Watch {
-    /// With every link resolved, as /proc tells it; known from the first server that we started.
+    /// With every link resolved, as /proc tells it; known from the beginning, or from the first server that we started.
     folder: Option<PathBuf>,
     at: u64,
 }
 
 impl Watch {
+    /// Looks there from the beginning: an agent before us, Patroni, may have left its server.
+    pub fn of(folder: Option<PathBuf>) -> Self {
+        Self { folder, at: 0 }
+    }
+
     /// Learns from our own server where it works, as soon as it works there.
     pub fn learn(&mut self, pid: i32, now: u64) {
         if self.folder.is_some() || now < self.at {
@@ -66,6 +71,10 @@ impl Watch {
         let first = all.iter().find(|pid| parents.get(pid).is_none_or(|parent| !all.contains(parent)))?;
         // Not one that a person talks to alone, or a tool has started for its recovery.
         let line = fs::read(format!("/proc/{first}/cmdline")).unwrap_or_default();
+        if line.starts_with(b"postgres: ") {
+            // One that its postmaster has left behind.
+            return None;
+        }
         let alone = line.split(|byte| *byte == 0).any(|argument| argument == b"--single" || argument == b"--boot");
         (!alone).then_some(*first)
     }

@@ -29,12 +29,13 @@ use std::process::ExitCode;
 use crate::event_loop::RunError;
 use crate::supervisor::Options;
 
-const USAGE: &str = "usage: matriarch-supervisor run --volume DIR --socket PATH --agent-uid UID [--bin-dir DIR] [--versions DIR] [--detached]
+const USAGE: &str = "usage: matriarch-supervisor run --volume DIR --socket PATH --agent-uid UID [--bin-dir DIR] [--versions DIR] [--data-dir DIR] [--detached]
   --volume     the data volume: all file operations stay below it
   --socket     the unix socket to listen on
   --agent-uid  the only user that may connect
   --bin-dir    where PostgreSQL's programs are; else PATH and --versions are searched
   --versions   where versions of PostgreSQL are that are not in PATH (/usr/lib/postgresql)
+  --data-dir   where a server may run already that was started before us (without links)
   --detached   outside of a container: a session of its own, one for each socket, and an end when nothing is left to do";
 
 /// Why the program ends with an error.
@@ -71,7 +72,7 @@ fn main() -> ExitCode {
 fn options(mut args: impl Iterator<Item = OsString>) -> Result<Options, MainError> {
     let (mut volume, mut socket, mut agent_uid) = (None, None, None);
     let mut versions = PathBuf::from(programs::DEBIAN);
-    let (mut bin_dir, mut detached) = (None, false);
+    let (mut bin_dir, mut data_dir, mut detached) = (None, None, false);
     while let Some(name) = args.next() {
         let name = name.to_string_lossy().into_owned();
         if name == "--detached" {
@@ -84,6 +85,7 @@ fn options(mut args: impl Iterator<Item = OsString>) -> Result<Options, MainErro
             "--socket" => socket = Some(PathBuf::from(value)),
             "--agent-uid" => agent_uid = value.to_str().and_then(|uid| uid.parse().ok()),
             "--bin-dir" => bin_dir = Some(PathBuf::from(value)),
+            "--data-dir" => data_dir = Some(PathBuf::from(value)),
             "--versions" => versions = PathBuf::from(value),
             _ => return Err(MainError::Usage(format!("{name} is unknown"))),
         }
@@ -97,6 +99,7 @@ fn options(mut args: impl Iterator<Item = OsString>) -> Result<Options, MainErro
         socket: socket.ok_or_else(|| missing("--socket"))?,
         agent_uid: agent_uid.ok_or_else(|| missing("--agent-uid"))?,
         bin_dir,
+        data_dir,
         versions,
         detached,
     })

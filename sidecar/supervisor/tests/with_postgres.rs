@@ -442,3 +442,20 @@ fn a_server_that_somebody_else_starts_is_taken_up() {
     assert_eq!(client.call(FAST), Answer::Ok);
     assert!(!client.exited(5).fenced && world.left().is_empty());
 }
+
+/// Patroni was here before us, and has left its server: it is taken up without having been started by anybody that we know.
+#[test]
+fn a_server_that_was_there_before_us_is_taken_up() {
+    let Some(mut world) = world(false) else { return };
+    let options = format!("-c listen_addresses= -c unix_socket_directories={}", world.sockets());
+    world.by_hand(&["start", "-w", "-l", "/dev/null", "-o", &options]);
+    world.setup.told = true;
+    let next = world.second();
+    let mut client = next.client();
+    let adopted = until("it is taken up", 5, || client.status().postmaster);
+    assert_eq!((adopted.pid, client.status().latched), (world.postmaster(), false));
+    client.permit_ms(400);
+    let exited = client.exited(5);
+    assert!(exited.fenced && exited.postmaster == adopted, "{exited:?}");
+    assert!(world.left().is_empty());
+}

@@ -33,6 +33,8 @@ pub struct Options {
     pub agent_uid: u32,
     /// Where PostgreSQL's programs are; none: they are looked for.
     pub bin_dir: Option<PathBuf>,
+    /// Where a server may run already.
+    pub data_dir: Option<PathBuf>,
     /// Where versions of PostgreSQL are looked for that are not in PATH.
     pub versions: PathBuf,
     /// Not in a container of its own: it ends when there is neither an agent nor anything to watch over.
@@ -124,6 +126,7 @@ impl Supervisor {
         let version = bin_dir.as_deref().and_then(programs::version);
         let log = Log::new();
         let supervisor = Self {
+            watch: Watch::of(options.data_dir.clone()),
             options,
             instance: sys::random_id()?,
             boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned(),
@@ -142,7 +145,6 @@ impl Supervisor {
             calls: Vec::new(),
             last_heard: sys::now_us(),
             termination: None,
-            watch: Watch::default(),
         };
         let locked = sys::stay_in_memory();
         supervisor.log.line(&format!(

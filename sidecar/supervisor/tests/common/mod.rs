@@ -91,6 +91,8 @@ pub struct Setup {
     pub init: bool,
     /// Whom it listens to; none: the test's own user.
     pub agent_uid: Option<u32>,
+    /// It is told where the data directory is.
+    pub told: bool,
     /// More variables.
     pub env: BTreeMap<String, String>,
 }
@@ -234,6 +236,10 @@ fn spawn(program: &Path, dir: &Path, socket: &str, setup: &Setup) -> Child {
     words.extend(["--socket".to_owned(), dir.join("sockets").join(socket).display().to_string()]);
     let agent_uid = setup.agent_uid.unwrap_or(rustix::process::getuid().as_raw());
     words.extend(["--agent-uid".to_owned(), agent_uid.to_string()]);
+    if setup.told {
+        let volume = dir.join("volume").canonicalize().unwrap();
+        words.extend(["--data-dir".to_owned(), volume.join("pgdata").display().to_string()]);
+    }
     if let Some(versions) = &setup.versions {
         words.extend(["--versions".to_owned(), versions.clone()]);
     }
