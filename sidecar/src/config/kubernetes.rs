@@ -27,6 +27,8 @@ pub struct Kubernetes {
     pub follower_label_value: String,
     /// Labels of a pod whose member makes the cluster or its copy.
     pub bootstrap_labels: BTreeMap<String, String>,
+    /// A second label with the role, in Patroni's words whatever values the first one has.
+    pub tmp_role_label: Option<String>,
     /// The lock lies in Endpoints, not in ConfigMaps.
     #[serde(deserialize_with = "value::flag")]
     pub use_endpoints: bool,
@@ -49,6 +51,7 @@ impl Default for Kubernetes {
             standby_leader_label_value: names::ROLE_PRIMARY.to_owned(),
             follower_label_value: names::ROLE_REPLICA.to_owned(),
             bootstrap_labels: BTreeMap::new(),
+            tmp_role_label: None,
             use_endpoints: false,
             pod_ip: None,
             ports: Vec::new(),

@@ -5,6 +5,7 @@ mod bootstrap;
 pub mod command;
 pub mod ctl;
 pub mod custom;
+mod elsewhere;
 mod environment;
 mod error;
 pub mod kubernetes;
@@ -98,6 +99,7 @@ impl Config {
         let text = |key: &str| document.get(key).and_then(value::text).filter(|text| !text.is_empty());
         let missing = || Error::value("scope", "is missing: write the cluster's name, such as `scope: orders`");
         let scope = text("scope").ok_or_else(missing)?;
+        elsewhere::refuse(&document)?;
         let mut kubernetes: Kubernetes = section(&document, "kubernetes")?;
         let restapi: RestApi = section(&document, "restapi")?;
         restapi.check()?;

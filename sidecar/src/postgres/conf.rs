@@ -9,13 +9,13 @@ use matriarch_ha::effect::{ServerConfig, Upstream};
 use crate::config::{Config, Credentials};
 
 /// Who writes the files.
-const HEADER: &str = "\
+pub const HEADER: &str = "\
 # Written by Matriarch. Do not edit: it is written anew at every change.
 # Set parameters in the PostgresCluster, or by `patronictl edit-config`.
 ";
 
 /// Used unless the configuration says otherwise.
-const DEFAULTS: [(&str, &str); 10] = [
+const DEFAULTS: [(&str, &str); 7] = [
     ("wal_level", "replica"),
     ("max_wal_senders", "10"),
     ("max_replication_slots", "10"),
@@ -24,10 +24,11 @@ const DEFAULTS: [(&str, &str); 10] = [
     ("wal_receiver_timeout", "5s"),
     ("wal_sender_timeout", "5s"),
     ("wal_retrieve_retry_interval", "100ms"),
-    ("password_encryption", "scram-sha-256"),
-    ("log_line_prefix", "%m [%p] %q%u@%d "),
-    ("tcp_keepalives_idle", "60"),
 ];
+
+/// The same, where no postgresql.conf was there before us.
+const WEAK_DEFAULTS: [(&str, &str); 3] =
+    [("password_encryption", "scram-sha-256"), ("log_line_prefix", "%m [%p] %q%u@%d "), ("tcp_keepalives_idle", "60")];
 
 /// Whether a parameter is Matriarch's: the configuration can never set it.
 pub fn controlled(name: &str) -> bool {
@@ -170,16 +171,18 @@ pub struct Given<'a> {
     pub tls: bool,
     /// PostgreSQL's major version, where it is known.
     pub major: Option<u32>,
+    /// The directory was Patroni's, with a postgresql.base.conf.
+    pub base: bool,
 }
 
 /// postgresql.conf.
 pub fn postgresql_conf(place: &Place, config: &ServerConfig, given: Given) -> String {
-    let Given { replication, tls, major } = given;
+    let Given { replication, tls, major, base } = given;
     let mut all: BTreeMap<String, String> = BTreeMap::new();
     let mut set = |name: &str, value: &str| {
         all.insert(name.to_owned(), value.to_owned());
     };
-    for (name, value) in DEFAULTS {
+    for (name, value) in DEFAULTS.into_iter().chain(WEAK_DEFAULTS.into_iter().filter(|_| !base)) {
         set(name, value);
     }
     if major.is_some_and(|major| major >= 14) {
@@ -213,6 +216,11 @@ pub fn postgresql_conf(place: &Place, config: &ServerConfig, given: Given) -> St
     }
     if matches!(all.get("wal_level").map(String::as_str), Some("minimal")) {
         all.insert("wal_level".to_owned(), "replica".to_owned());
+    }
+    if base {
+        // What is written there is older than Patroni, and wins over defaults only.
+        let weak = WEAK_DEFAULTS.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        return format!("{HEADER}{}include 'postgresql.base.conf'\n{}", assignments(&weak), assignments(&all));
     }
     lines(&all)
 }
@@ -290,6 +298,8 @@ pub struct Roles<'a> {
     pub rewind: &'a str,
     /// The superuser's password is not known yet: a custom bootstrap brought another. Only the pod's containers reach the socket.
     pub trust_superuser: bool,
+    /// Their passwords may be stored as MD5 hashes: an older cluster is taken over. Those that are not are asked for by SCRAM then too.
+    pub md5: bool,
 }
 
 /// `pg_hba.conf`: first the few lines without which a cluster cannot run, then the configuration's. Only where it has none does
@@ -297,13 +307,14 @@ pub struct Roles<'a> {
 pub fn pg_hba_conf(config: &ServerConfig, roles: &Roles) -> String {
     let (superuser, replication, rewind) =
         (hba_quote(roles.superuser), hba_quote(roles.replication), hba_quote(roles.rewind));
-    let method = if roles.trust_superuser { "trust" } else { "scram-sha-256" };
+    let password = if roles.md5 { "md5" } else { "scram-sha-256" };
+    let method = if roles.trust_superuser { "trust" } else { password };
     let mut out = format!(
         "{HEADER}
 local all {superuser} {method}
-host replication {replication} all scram-sha-256
-local postgres {rewind} scram-sha-256
-host postgres {rewind} all scram-sha-256
+host replication {replication} all {password}
+local postgres {rewind} {password}
+host postgres {rewind} all {password}
 
 "
     );
@@ -388,7 +399,11 @@ mod tests {
             config.parameters.insert(name.into(), value.into());
         }
         config.sync_names = "ANY 1 (\"orders-1\",\"orders-2\")".into();
-        let text = postgresql_conf(&place(), &config, Given { replication: "replicator", tls: true, major: Some(15) });
+        let text = postgresql_conf(
+            &place(),
+            &config,
+            Given { replication: "replicator", tls: true, major: Some(15), base: false },
+        );
         for line in [
             "wal_keep_size = '1GB'",
             "port = '5432'",
@@ -407,8 +422,13 @@ mod tests {
 
     #[test]
     fn rules_of_the_configuration_replace_the_open_ones() {
-        let roles =
-            Roles { superuser: "postgres", replication: "replicator", rewind: "rewinder", trust_superuser: false };
+        let roles = Roles {
+            superuser: "postgres",
+            replication: "replicator",
+            rewind: "rewinder",
+            trust_superuser: false,
+            md5: false,
+        };
         let mut config = ServerConfig::default();
         assert!(pg_hba_conf(&config, &roles).ends_with("host all all all scram-sha-256\n"));
         config.pg_hba.push("hostssl all all all cert\nlocal all all trust".into());
@@ -416,6 +436,20 @@ mod tests {
         assert!(!text.contains("host all all all"));
         assert!(text.ends_with("hostssl all all all cert local all all trust\n"));
         assert!(text.contains("\nlocal all \"postgres\" scram-sha-256\n"));
+    }
+
+    #[test]
+    fn what_was_configured_before_patroni_is_kept() {
+        let given = Given { replication: "replicator", tls: false, major: None, base: true };
+        let text = postgresql_conf(&place(), &ServerConfig::default(), given);
+        let at =
+            |line: &str| text.lines().position(|other| other == line).unwrap_or_else(|| panic!("{line} in\n{text}"));
+        let base = at("include 'postgresql.base.conf'");
+        assert!(at("password_encryption = 'scram-sha-256'") < base, "a default gives way");
+        assert!(at("wal_level = 'replica'") > base && at("hot_standby = 'on'") > base);
+        assert_eq!(text.matches("password_encryption").count(), 1);
+        let roles = Roles { superuser: "p", replication: "r", rewind: "w", trust_superuser: false, md5: true };
+        assert!(pg_hba_conf(&ServerConfig::default(), &roles).contains("local all \"p\" md5\n"));
     }
 
     #[test]

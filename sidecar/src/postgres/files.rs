@@ -8,6 +8,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use futures::future::try_join_all;
 use matriarch_ha::effect::ServerConfig;
 
+use super::inherited::{self, Inherited};
 use super::{Error, Postgres, conf, tool};
 use crate::config::User;
 use crate::supervisor::{CallError, Supervisor};
@@ -20,12 +21,15 @@ pub struct Files {
     speaks_tls: OnceLock<bool>,
     /// What they were made from last, and whether as a standby's.
     last: Mutex<Option<(ServerConfig, bool)>>,
+    /// What the directory has brought along.
+    inherited: Mutex<Option<Inherited>>,
 }
 
 impl Files {
     /// Something else may have changed the files: look before the next write.
     pub fn forget(&self) {
         self.written().clear();
+        *self.inherited.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// What the files were made from last.
@@ -89,6 +93,10 @@ impl Postgres {
             Some(files) if self.speaks_tls().await? => Some(files),
             _ => None,
         };
+        let inherited = self.inherited().await?;
+        if config.pg_hba.is_empty() {
+            config.pg_hba.clone_from(&inherited.rules);
+        }
         let role = |user: User| self.config.credentials(user);
         let (replication, superuser) = (role(User::Replication)?, role(User::Superuser)?);
         let rewind = role(User::Rewind).ok();
@@ -97,6 +105,7 @@ impl Postgres {
             replication: &replication.username,
             rewind: rewind.as_ref().map_or("rewinder", |rewind| rewind.username.as_str()),
             trust_superuser: bootstrap.is_some(),
+            md5: inherited.base,
         };
         let text = conf::postgresql_conf(
             &self.place,
@@ -105,6 +114,7 @@ impl Postgres {
                 replication: &replication.username,
                 tls: tls.is_some(),
                 major: self.supervisor.major_version(),
+                base: inherited.base,
             },
         );
         let hba = conf::pg_hba_conf(&config, &roles);
@@ -125,6 +135,16 @@ impl Postgres {
             changed = true;
         }
         Ok(changed)
+    }
+
+    async fn inherited(&self) -> Result<Inherited, CallError> {
+        let known = self.files.inherited.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let found = inherited::look(&self.supervisor, &self.place).await?;
+        *self.files.inherited.lock().unwrap_or_else(PoisonError::into_inner) = Some(found.clone());
+        Ok(found)
     }
 
     /// Some builds of PostgreSQL have no TLS, and refuse to start when told to use it.

@@ -6,6 +6,7 @@ pub mod conf;
 pub mod controldata;
 mod copied_slots;
 pub mod files;
+mod inherited;
 pub mod local;
 pub mod parameters;
 pub mod query;
