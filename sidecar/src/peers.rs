@@ -242,6 +242,8 @@ fn status(code: StatusCode, body: &[u8]) -> Result<PeerAnswer, Error> {
         failover_priority: tags.failover_priority,
         demoted: document["matriarch"]["demoted"].as_bool() == Some(true),
         stream_ended: false,
+        streaming: document["replication_state"] == "streaming",
+        patroni: document.get("matriarch").is_none(),
     })
 }
 
@@ -269,7 +271,7 @@ mod tests {
         }));
         assert_eq!(answer.lsn, Lsn(67_108_960));
         assert_eq!(answer.system_id, "7268616322854375442");
-        assert!(answer.running && answer.primary && !answer.nofailover);
+        assert!(answer.running && answer.primary && !answer.nofailover && answer.patroni);
     }
 
     #[test]
@@ -277,6 +279,13 @@ mod tests {
         let xlog = json!({"received_location": 100, "replayed_location": 200, "paused": false});
         let answer = parse(&json!({"state": "running", "role": "replica", "xlog": xlog, "timeline": 4}));
         assert_eq!((answer.lsn, answer.primary, answer.timeline), (Lsn(200), false, Timeline(4)));
+        let streams = json!({
+            "state": "running", "role": "replica", "xlog": {"received_location": 1}, "replication_state": "streaming",
+        });
+        assert!(parse(&streams).streaming && !answer.streaming);
+        let mut ours = streams.clone();
+        ours["matriarch"] = json!({"pod_uid": "u"});
+        assert!(parse(&streams).patroni && !parse(&ours).patroni);
     }
 
     #[test]

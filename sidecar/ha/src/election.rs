@@ -42,6 +42,8 @@ pub struct Candidate<'a> {
     pub sync: &'a SyncState,
     /// Whose lock ran out; it is not waited for.
     pub former: Option<&'a str>,
+    /// It released the lock, or its fence has closed: nothing that it executes is acknowledged any more.
+    pub former_is_over: bool,
     /// A person chose us whatever we lack: where no commit was promised to last, others may be ahead.
     pub by_hand: bool,
     /// `failover_priority`; none: it does not count any more, because those who come first did not come.
@@ -51,6 +53,12 @@ pub struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
+    /// No commit can be acknowledged behind our back with the help of one that answered so. Patroni ends no stream: its word counts
+    /// where there is none, or nobody whose commits it could acknowledge.
+    fn rests(&self, peer: &PeerAnswer) -> bool {
+        peer.stream_ended || (peer.patroni && (self.former_is_over || !peer.streaming))
+    }
+
     /// Somebody who is ahead shall lead. Where commits were promised to last, votes tell what we may lack, and one who is ahead
     /// without having come first for long (it cannot lead, or knows only what nobody acknowledged) is not waited for for ever.
     fn yields(&self, name: &str) -> bool {
@@ -114,7 +122,7 @@ pub fn judge(round: &Round, me: &Candidate<'_>) -> Outcome {
                         peer.failover_priority
                     ));
                 }
-                if !ahead && (!voting || peer.stream_ended || mutants::on(Mutant::VoteWithoutEndedStream)) {
+                if !ahead && (!voting || me.rests(peer) || mutants::on(Mutant::VoteWithoutEndedStream)) {
                     votes.insert(name.clone());
                 }
             }
@@ -169,6 +177,7 @@ mod tests {
             mode,
             sync,
             former: Some("a"),
+            former_is_over: false,
             by_hand: false,
             priority: Some(1),
             members: &[],
@@ -202,6 +211,20 @@ mod tests {
         let silent = Some(Err("silent".to_owned()));
         let asked = round(&[("a", silent), ("c", Some(Ok(peer)))]);
         assert!(matches!(judge(&asked, &candidate(SyncMode::Quorum, &sync)), Outcome::Lost(_)));
+    }
+
+    #[test]
+    fn a_member_that_runs_patroni_votes_when_it_can_acknowledge_nothing_more() {
+        let sync = SyncState { leader: Some("a".into()), voters: vec!["b".into(), "c".into()], quorum: 1 };
+        let judged = |streaming, former_is_over| {
+            let peer = PeerAnswer { patroni: true, stream_ended: false, streaming, ..standby(100) };
+            let asked = round(&[("a", Some(Err("silent".to_owned()))), ("c", Some(Ok(peer)))]);
+            judge(&asked, &Candidate { former_is_over, ..candidate(SyncMode::Quorum, &sync) })
+        };
+        // The old leader runs Patroni as well: nothing stops it, and the standby still receives from it.
+        assert!(matches!(judged(true, false), Outcome::Lost(_)));
+        assert_eq!(judged(false, false), Outcome::Won);
+        assert_eq!(judged(true, true), Outcome::Won, "its fence has closed, or it released the lock");
     }
 
     #[test]

@@ -371,6 +371,12 @@ pub struct PeerAnswer {
     pub demoted: bool,
     /// Its stream from the old primary has ended, and it will take none before it sees a new leader (elections).
     pub stream_ended: bool,
+    /// A standby that streams.
+    #[serde(default)]
+    pub streaming: bool,
+    /// It runs Patroni, which ends no streams for an election.
+    #[serde(default)]
+    pub patroni: bool,
 }
 
 /// A request over REST that changes something or needs the core's word.

@@ -56,6 +56,11 @@ impl Member {
         self.url("conn_url")
     }
 
+    /// It runs Patroni: it has described itself, and not as we do.
+    pub fn runs_patroni(&self) -> bool {
+        self.status.is_object() && self.status.get("matriarch").is_none()
+    }
+
     /// As stored, for the failsafe topology.
     pub fn api_url(&self) -> Option<&str> {
         self.status.get("api_url").and_then(Value::as_str)
@@ -95,6 +100,17 @@ mod tests {
         assert_eq!(slot_name("Orders-0.x"), "orders_0_x");
         assert_eq!(slot_name("a b"), "au0032b");
         assert_eq!(slot_name(&"a".repeat(80)).len(), 63);
+    }
+
+    #[test]
+    fn a_member_that_says_nothing_of_ours_runs_patroni() {
+        let runs = |status: &str| {
+            let annotations = [("status".to_owned(), status.to_owned())].into();
+            Member::from_pod(&Object { annotations, ..Object::default() }).runs_patroni()
+        };
+        assert!(runs(r#"{"role":"replica","version":"4.1.5"}"#));
+        assert!(!runs(r#"{"role":"replica","version":"4.1.4","matriarch":{"pod_uid":"u"}}"#));
+        assert!(!runs("") && !runs("null"), "a pod that has just been made");
     }
 
     #[test]

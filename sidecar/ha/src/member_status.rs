@@ -22,6 +22,13 @@ pub fn member_status(view: &View, conn_url: &str, api_url: &str) -> Value {
     set("state", json!(view.state));
     set("role", json!(view.role));
     set("version", json!(PATRONI_VERSION));
+    // pg_rewind, which believes pg_control, must wait: Patroni looks for this key.
+    let unchecked = |server: &crate::event::ServerStatus| {
+        !server.in_recovery && server.checkpoint_timeline.0 != 0 && server.checkpoint_timeline < server.timeline
+    };
+    if view.leader && view.server.as_ref().is_some_and(unchecked) {
+        set("checkpoint_after_promote", json!(false));
+    }
     if !view.tags.is_empty() {
         set("tags", json!(view.tags));
     }
@@ -137,6 +144,18 @@ mod tests {
         assert_eq!(status["pause"], true);
         assert_eq!(status.get("receive_lsn"), None);
         assert_eq!(status.get("replication_state"), None);
+    }
+
+    #[test]
+    fn a_new_primary_says_that_its_timeline_is_not_in_pg_control_yet() {
+        let promoted = |checkpoint_timeline| View {
+            role: "primary".into(),
+            leader: true,
+            server: Some(ServerStatus { timeline: Timeline(4), checkpoint_timeline, ..ServerStatus::default() }),
+            ..standby()
+        };
+        assert_eq!(status(&promoted(Timeline(3)))["checkpoint_after_promote"], false);
+        assert_eq!(status(&promoted(Timeline(4))).get("checkpoint_after_promote"), None);
     }
 
     #[test]

@@ -55,6 +55,8 @@ pub struct View {
     pub scheduled_restart: Option<serde_json::Value>,
     /// Nothing here is or may become writable.
     pub demoted: bool,
+    /// A candidate that runs Patroni must not count our position yet: we may still acknowledge commits of the old primary.
+    pub withholds_position: bool,
     /// The timelines that ended.
     pub history: Vec<crate::history::Line>,
     /// When the store was last heard of, CLOCK_BOOTTIME.

@@ -32,6 +32,8 @@ fn every_member_has_slots_for_all_others() {
     // The leader says where its own position is, so that others keep WAL for it.
     let positions = world.annotation("x-leader", "slots").unwrap();
     assert!(positions.contains("\"x_0\":") && positions.contains("\"backup\":"), "{positions}");
+    // And which ones are members', for a leader that runs Patroni.
+    assert_eq!(world.annotation("x-leader", "retain_slots").as_deref(), Some(r#"["x_0","x_1","x_2"]"#));
     assert_eq!(slots(&world, "x-1"), ["backup", "x_0", "x_2"]);
     assert_eq!(slots(&world, "x-2"), ["backup", "x_0", "x_1"]);
     // Somebody else's is dropped when it is not in use, and never before.

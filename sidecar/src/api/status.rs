@@ -21,7 +21,10 @@ pub fn document(seen: &Seen) -> Value {
             let received = if server.received.0 == 0 { server.replayed } else { server.received };
             let xlog = json!({"received_location": received, "replayed_location": server.replayed,
                 "replayed_timestamp": server.replayed_at.map(printed), "paused": server.replay_paused});
-            set("xlog", xlog);
+            // Without it a peer that runs Patroni does not count us as a voter.
+            if !view.withholds_position {
+                set("xlog", xlog);
+            }
             if let Some(state) = server.replication_state() {
                 set("replication_state", json!(state));
             }

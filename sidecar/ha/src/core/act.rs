@@ -153,6 +153,7 @@ impl Core {
         if let Some(status) = self.server.status.as_ref().filter(|s| !s.in_recovery || self.standby_leader) {
             annotations.insert("optime".to_owned(), Some(position(status).0.to_string()));
             annotations.insert("slots".to_owned(), self.slot_positions(status));
+            annotations.insert("retain_slots".to_owned(), self.retained_slots());
         }
         let timeline = self.timeline_to_write(known.timeline, renewal);
         if timeline != known.timeline {
@@ -178,7 +179,12 @@ impl Core {
         let sync = self.locks.get(&self.id.sync_object).map(crate::store::record::timeline).unwrap_or_default();
         let highest = known.max(status.timeline).max(self.lease.timeline()).max(published).max(sync);
         let reserves = !renewal && status.in_recovery && !mutants::on(Mutant::TimelineNotReserved);
-        if reserves { Timeline(highest.0 + 1) } else { highest }
+        if !reserves {
+            return highest;
+        }
+        // Patroni reserves none: each of its members may have made one that nobody has heard of.
+        let unheard = u32::try_from(self.patroni_members()).unwrap_or(0);
+        Timeline(highest.0 + 1 + unheard)
     }
 
     /// All members that failsafe mode would ask: those with an address and an api_url, and ourselves.
@@ -235,11 +241,12 @@ impl Core {
             self.lease.end();
             self.permit(effects);
         }
+        let tenure = self.lease.record().map_or("", |record| record.acquire_time.as_str());
         let mut annotations: BTreeMap<String, Option<String>> = BTreeMap::from([
             ("leader".to_owned(), None),
             (HOLDER.to_owned(), None),
             (FENCE.to_owned(), None),
-            (SHUTDOWN.to_owned(), at.map(|(timeline, lsn)| format!("{timeline}@{}", lsn.0))),
+            (SHUTDOWN.to_owned(), at.map(|(timeline, lsn)| format!("{timeline}@{}@{tenure}", lsn.0))),
         ]);
         if let Some((_, lsn)) = at {
             annotations.insert("optime".to_owned(), Some(lsn.0.to_string()));
@@ -356,12 +363,10 @@ impl Core {
             let id = self.id();
             round.asked.insert(member.name.clone(), None);
             round.ids.insert(id, member.name.clone());
-            effects.push(Effect::Ask {
-                id,
-                peer,
-                question: Question::Election { candidate: s.name.clone() },
-                timeout_ms: ANSWER_TIMEOUT_MS,
-            });
+            // Patroni knows no elections.
+            let question =
+                if member.runs_patroni() { Question::Status } else { Question::Election { candidate: s.name.clone() } };
+            effects.push(Effect::Ask { id, peer, question, timeout_ms: ANSWER_TIMEOUT_MS });
         }
         self.round = Some(round);
     }

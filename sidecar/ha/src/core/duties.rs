@@ -95,7 +95,7 @@ impl Core {
         // No promotion passes the fence in a standby cluster; a primary that is on its way down keeps what it has.
         let writable = self.server.latched || self.config.standby_cluster.is_none();
         let (wanted, lifted) = match (self.lease.deadline().filter(|_| writable), self.lease.lifted()) {
-            (Some(_), Some(long)) if self.config.pause => (Some(Some(long)), true),
+            (Some(_), Some(long)) if self.may_lift_fence() => (Some(Some(long)), true),
             (Some(deadline), _) => (Some(Some(deadline)), false),
             // What still stops cannot be writable, and the permit that it has runs out by itself.
             (None, _) if self.released_early => (None, false),
@@ -128,7 +128,7 @@ impl Core {
     pub(super) fn fence_to_tell(&self, renewal: bool) -> bool {
         let told = self.lease.record().is_some_and(|r| r.fence_ms.is_some());
         if renewal {
-            self.config.pause || (told && !self.armed)
+            self.may_lift_fence() || (told && !self.armed)
         } else {
             // A primary that runs under a permit that we know nothing of.
             self.server.latched && !self.armed

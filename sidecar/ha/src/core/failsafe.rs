@@ -14,8 +14,9 @@ const FAILSAFE_TIMEOUT_MS: u64 = 1_000;
 impl Core {
     /// The API server is away: all members of the topology are asked to leave the lock alone.
     pub(super) fn failsafe_round(&mut self, now: Boot, effects: &mut Vec<Effect>) {
-        // A paused primary goes on by itself.
-        if self.config.pause || !self.config.failsafe_mode || self.holder(now) != Holder::Me || !self.server.latched {
+        // A paused primary goes on by itself, as its fence is lifted.
+        if self.may_lift_fence() || !self.config.failsafe_mode || self.holder(now) != Holder::Me || !self.server.latched
+        {
             return;
         }
         let Some(confirmed) = self.lease.confirmed() else { return };

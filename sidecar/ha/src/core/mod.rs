@@ -11,6 +11,7 @@ pub mod commands;
 mod duties;
 mod edit;
 mod failsafe;
+mod mixed;
 mod publish;
 mod requests;
 mod slots;
@@ -70,6 +71,12 @@ pub struct Identity {
     pub standby_leader_label: String,
     /// Labels of its pod while it has no data yet: it makes the cluster, or its copy.
     pub bootstrap_labels: BTreeMap<String, String>,
+    /// Its value on the leader.
+    pub leader_label: String,
+    /// Its value on running standbys.
+    pub follower_label: String,
+    /// A second label, with the plain role: for the time in which the values of the first one are changed.
+    pub tmp_role_label: Option<String>,
     /// What this member may be used for.
     pub tags: Tags,
     /// Dynamic configuration for a cluster that has none yet (`bootstrap.dcs`).
@@ -521,6 +528,7 @@ impl Core {
             self.round = None;
             self.stream_hold = None;
         }
+        self.end_stream_for_patroni(now);
     }
 }
 

@@ -107,6 +107,7 @@ impl Core {
             switchover: Failover::parse(self.locks.get(&self.id.failover_object)),
             scheduled_restart: self.commands.shown(),
             demoted: self.demoted(),
+            withholds_position: self.withholds_position(now),
             history: self.history.lines().to_vec(),
             store_seen: if self.locks.fresh() { now } else { self.locks.seen },
             cycle_at: now,
@@ -140,7 +141,7 @@ impl Core {
         let making = starts || making.contains(&view.state.as_str());
         let special =
             self.id.bootstrap_labels.iter().map(|(name, value)| (name.clone(), making.then(|| value.clone())));
-        special.chain([(self.id.role_label.clone(), role)]).collect()
+        special.chain(self.role_labels(view, role)).collect()
     }
 
     /// Only on a change that somebody acts on: the progress of a position alone is none.
@@ -155,9 +156,9 @@ impl Core {
             return;
         }
         let role = match (view.state.as_str(), view.role.as_str()) {
-            ("running", "primary") if view.leader => Some("primary".to_owned()),
+            ("running", "primary") if view.leader => Some(self.id.leader_label.clone()),
             ("running", "standby_leader") if view.leader => Some(self.id.standby_leader_label.clone()),
-            ("running", "replica") => Some("replica".to_owned()),
+            ("running", "replica") => Some(self.id.follower_label.clone()),
             _ => None,
         };
         if !worth_writing(&self.pod_written.0, &status) && self.pod_written.1 == role {
@@ -183,5 +184,12 @@ impl Core {
             addresses: None,
             timeout_ms: CALL_TIMEOUT_MS,
         })));
+    }
+
+    /// The role label, and the second one: `primary` on every leader, else the plain role.
+    fn role_labels(&self, view: &View, role: Option<String>) -> BTreeMap<String, Option<String>> {
+        let plain = if view.leader { "primary" } else { view.role.as_str() };
+        let second = self.id.tmp_role_label.clone().map(|label| (label, role.as_ref().map(|_| plain.to_owned())));
+        BTreeMap::from([(self.id.role_label.clone(), role)]).into_iter().chain(second).collect()
     }
 }

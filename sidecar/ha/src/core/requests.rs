@@ -78,7 +78,7 @@ impl Core {
     }
 
     /// A commit may be acknowledged by us behind a candidate's back: not where every commit needs the candidate itself.
-    fn votes_are_asked(&self) -> bool {
+    pub(super) fn votes_are_asked(&self) -> bool {
         let state = self.sync_state();
         state.leader.is_some() && (self.config.sync_mode != SyncMode::Priority || state.quorum > 0)
     }

@@ -72,6 +72,14 @@ impl Core {
         serde_json::to_string(&positions).ok()
     }
 
+    /// The annotation `retain_slots`: slots of members, also of those that are away for a while, which a leader that runs Patroni goes on
+    /// keeping.
+    pub(super) fn retained_slots(&self) -> Option<String> {
+        let stays = |name: &String| !self.config.slots.contains_key(name);
+        let names: BTreeSet<String> = self.slots_seen.keys().map(|member| slot_name(member)).filter(stays).collect();
+        (self.config.use_slots && !names.is_empty()).then(|| serde_json::to_string(&names).ok()).flatten()
+    }
+
     /// Logical slots that the configuration has no more may be dropped.
     pub(super) fn remember_slots(&mut self) {
         let logical = self.config.slots.iter().filter(|(_, kind)| **kind != SlotKind::Physical);

@@ -6,6 +6,7 @@ use crate::effect::Upstream;
 use crate::event::{ControlData, DataDir, PeerAnswer, ServerStatus};
 use crate::mutants::{self, Mutant};
 use crate::snapshot::{Repair, Snapshot};
+use crate::store::record::Initialize;
 
 /// A standby that has not streamed for so long, though the leader is the primary, is compared with it. Milliseconds.
 const STUCK_MS: u64 = 12_000;
@@ -16,6 +17,12 @@ const NEVER_READY_MS: u64 = 600_000;
 
 pub(super) fn decide(s: &Snapshot, leader: &str) -> Verdict {
     let primary = s.server.status.as_ref().is_some_and(|st| !st.in_recovery);
+    if leader == s.name && patronis_primary(s) {
+        if !s.store_fresh || s.promised_until.is_some_and(|until| s.now < until) {
+            return hold(Rule::StoreAway, "DCS is not accessible");
+        }
+        return act(Rule::Adopt, "I run as the primary that Patroni had the lock for", vec![Action::Acquire]);
+    }
     if s.server.running && (s.server.latched || primary) && s.config.pause {
         return hold(Rule::FollowerPaused, format!("continue to run as primary without lock: {leader} has it"));
     }
@@ -45,6 +52,17 @@ pub(super) fn decide(s: &Snapshot, leader: &str) -> Verdict {
         },
         (true, Some(status)) => running(s, leader, status),
     }
+}
+
+/// A primary runs here, and the lock is in our name without saying which pod: the agent that was here before us, Patroni, had both.
+/// A new pod of a name begins without a running server.
+fn patronis_primary(s: &Snapshot) -> bool {
+    let unsaid = s.lock.as_ref().is_some_and(|lock| lock.holder_uid.is_none());
+    let same = |system: &str| matches!(&s.initialize, Initialize::Done(id) if id == system);
+    s.server.running
+        && unsaid
+        && s.task.is_none()
+        && s.server.status.as_ref().is_some_and(|status| !status.in_recovery && same(&status.system_id))
 }
 
 /// The leader is where it has to be for others to copy or compare: primary, or standby leader of a standby cluster.

@@ -73,6 +73,7 @@ rules! {
     }
     "follower" {
         Demote "demote" "PostgreSQL is or may be primary, and somebody else has the lock: immediate stop."
+        Adopt "adopt" "PostgreSQL runs as primary, and the lock is in our name and says nothing of a pod: Patroni, which was here before us, had both, and we go on with them."
         FormerSelf "former-self" "An earlier pod of our name has the lock: it may still run somewhere, so its ttl is waited for."
         Copy "copy" "No usable data directory: base backup from the leader, which has said that it is the primary."
         WaitForLeader "wait-for-leader" "The leader has the lock, but has not yet said that it is the primary."

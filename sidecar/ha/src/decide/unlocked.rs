@@ -129,6 +129,18 @@ fn running_primary(s: &Snapshot) -> Verdict {
     )
 }
 
+/// Nothing that the last holder executes can be acknowledged any more: it released the lock, or its fence has closed. Patroni has
+/// none.
+fn former_is_over(s: &Snapshot) -> bool {
+    let former = s.lock.as_ref().and_then(|lock| lock.leader.as_deref());
+    let member = s.members.iter().find(|member| Some(member.name.as_str()) == former);
+    match (&s.holder, member) {
+        (Holder::Free { released: true, .. }, _) => true,
+        (_, Some(member)) if member.status.is_object() => !member.runs_patroni(),
+        _ => s.lock.as_ref().is_some_and(|lock| lock.holder_uid.is_some()),
+    }
+}
+
 /// A primary that cannot renew its lock, but still sends its log, gets time to: for one loop_wait it is watched, then as long as more
 /// comes, and no longer than primary_race_backoff.
 fn backoff(s: &Snapshot, status: &ServerStatus) -> Option<Verdict> {
@@ -227,6 +239,7 @@ fn race(s: &Snapshot, status: &ServerStatus) -> Verdict {
         },
         sync: &s.sync,
         former: s.lock.as_ref().and_then(|l| l.leader.as_deref()),
+        former_is_over: former_is_over(s),
     };
     match judge(round, &me) {
         _ if mutants::on(Mutant::NoRace) => act(Rule::Acquire, "the first one takes it", vec![Action::Acquire]),

@@ -9,7 +9,8 @@ use crate::types::{Lsn, Timeline, Wall};
 
 /// Which pod holds the lock: `<pod uid>@<acquireTime>`. Patroni leaves it alone.
 pub const HOLDER: &str = "matriarch.dev/holder";
-/// Position of the shutdown checkpoint, `<timeline>@<lsn>`, written when a primary that stopped cleanly releases the lock.
+/// Position of the shutdown checkpoint, `<timeline>@<lsn>@<acquireTime>`, written when a primary that stopped cleanly releases the
+/// lock. Patroni, which leaves it alone, writes another acquireTime when it takes the lock: then it tells nothing any more.
 pub const SHUTDOWN: &str = "matriarch.dev/shutdown";
 /// The timeline that the present holder makes when it promotes: never one that another holder may have made, so that PostgreSQL
 /// can tell two histories apart by their numbers. Grows with every acquisition by a standby.
@@ -17,6 +18,7 @@ pub const TIMELINE: &str = "matriarch.dev/timeline";
 /// Who bootstraps: `<pod>@<pod uid>`, while `initialize` is empty.
 pub const BOOTSTRAP: &str = "matriarch.dev/bootstrap";
 /// The holder's fence is lifted, because the cluster is paused: for so many seconds after its last sign of life it may be writable.
+/// Counts only beside [`HOLDER`].
 pub const FENCE: &str = "matriarch.dev/fence";
 /// On `/sync`: by which its writer knows its last write again.
 pub const CLAIM: &str = "matriarch.dev/claim";
@@ -62,24 +64,29 @@ impl LockRecord {
     pub fn parse(object: &Object) -> Self {
         let text = |key: &str| object.annotations.get(key).filter(|v| !v.is_empty());
         let acquire_time = text("acquireTime").cloned().unwrap_or_default();
+        let holder_uid = text(HOLDER)
+            .and_then(|h| h.split_once('@'))
+            .filter(|(_, at)| *at == acquire_time)
+            .map(|(uid, _)| uid.to_owned());
         Self {
             leader: text("leader").cloned(),
-            holder_uid: text(HOLDER)
-                .and_then(|h| h.split_once('@'))
-                .filter(|(_, at)| *at == acquire_time)
-                .map(|(uid, _)| uid.to_owned()),
             ttl_ms: text("ttl").and_then(|t| t.parse::<u64>().ok()).map(|s| s.saturating_mul(1000)),
-            fence_ms: text(FENCE).and_then(|t| t.parse::<u64>().ok()).map(|s| s.saturating_mul(1000)),
+            fence_ms: text(FENCE)
+                .filter(|_| holder_uid.is_some())
+                .and_then(|t| t.parse::<u64>().ok())
+                .map(|s| s.saturating_mul(1000)),
             renew_time: text("renewTime").cloned().unwrap_or_default(),
             transitions: text("transitions").and_then(|t| t.parse().ok()).unwrap_or(0),
             optime: Lsn(text("optime").and_then(|t| t.parse().ok()).unwrap_or(0)),
             slots: text("slots").and_then(|s| serde_json::from_str(s).ok()).unwrap_or_default(),
             failsafe: text("failsafe").and_then(|f| serde_json::from_str(f).ok()).unwrap_or_default(),
             shutdown: text(SHUTDOWN).and_then(|s| {
-                let (timeline, lsn) = s.split_once('@')?;
-                Some((Timeline(timeline.parse().ok()?), Lsn(lsn.parse().ok()?)))
+                let mut parts = s.splitn(3, '@');
+                let place = (Timeline(parts.next()?.parse().ok()?), Lsn(parts.next()?.parse().ok()?));
+                (parts.next()? == acquire_time).then_some(place)
             }),
             timeline: timeline(object),
+            holder_uid,
             acquire_time,
         }
     }
@@ -222,6 +229,19 @@ mod tests {
         assert_eq!(LockRecord::parse(&ours).holder_uid.as_deref(), Some("uid-1"));
         let patroni_took_over = object(&[("leader", "b"), ("acquireTime", "T2"), (HOLDER, "uid-1@T1")]);
         assert_eq!(LockRecord::parse(&patroni_took_over).holder_uid, None);
+    }
+
+    #[test]
+    fn what_a_former_holder_said_of_its_end_and_its_fence_ends_with_its_tenure() {
+        let stopped = [("acquireTime", "T1"), (SHUTDOWN, "3@4096@T1")];
+        assert_eq!(LockRecord::parse(&object(&stopped)).shutdown, Some((Timeline(3), Lsn(4096))));
+        // Patroni took it since, wrote on, and released it.
+        let since = [("acquireTime", "T2"), (SHUTDOWN, "3@4096@T1")];
+        assert_eq!(LockRecord::parse(&object(&since)).shutdown, None);
+        let paused = [("leader", "a"), ("acquireTime", "T1"), (HOLDER, "u@T1"), (FENCE, "60")];
+        assert_eq!(LockRecord::parse(&object(&paused)).fence_ms, Some(60_000));
+        let taken = [("leader", "b"), ("acquireTime", "T2"), (HOLDER, "u@T1"), (FENCE, "60")];
+        assert_eq!(LockRecord::parse(&object(&taken)).fence_ms, None);
     }
 
     #[test]

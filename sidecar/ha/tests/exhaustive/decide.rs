@@ -44,7 +44,8 @@ fn one_primary(s: &Snapshot, actions: &[Action], holds: Checks<'_>) {
                         let demoted = matches!(&s.leader_answer, Some(Ok(a)) if a.demoted && a.pod_uid == "uid-b");
                         demoted || s.by_hand() || may_write
                     }
-                    Holder::Unknown | Holder::Me | Holder::Other { .. } => false,
+                    Holder::Other { .. } => patronis(s),
+                    Holder::Unknown | Holder::Me => false,
                 };
                 holds("a lock is taken only when nobody can have it", waited);
                 holds("a lock is taken only on fresh knowledge", s.store_fresh);
@@ -64,10 +65,17 @@ fn one_primary(s: &Snapshot, actions: &[Action], holds: Checks<'_>) {
         }
     }
     let elsewhere = matches!(s.holder, Holder::Other { .. }) && s.server.attached && !s.config.pause;
-    if elsewhere && may_write && s.task.is_none() {
+    if elsewhere && may_write && s.task.is_none() && !patronis(s) {
         let stops = actions.iter().any(|a| matches!(a, Action::Run(Job::Stop { .. })));
         holds("a primary without the lock is stopped", stops);
     }
+}
+
+/// A primary that ran here before our agent did, under a lock in this member's name: Patroni had both.
+fn patronis(s: &Snapshot) -> bool {
+    let named = matches!(&s.holder, Holder::Other { name, .. } if *name == s.name);
+    let primary = s.server.running && s.server.status.as_ref().is_some_and(|status| !status.in_recovery);
+    named && primary && s.lock.as_ref().is_some_and(|lock| lock.holder_uid.is_none())
 }
 
 /// Promise 2: the only copy is never removed, and commits that somebody waited for rest on what the next election asks.

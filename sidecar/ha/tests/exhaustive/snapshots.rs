@@ -54,6 +54,9 @@ pub fn base() -> Snapshot {
         role_label: "role".into(),
         standby_leader_label: "primary".into(),
         bootstrap_labels: [("phase".to_owned(), "making".to_owned())].into(),
+        leader_label: "primary".into(),
+        follower_label: "replica".into(),
+        tmp_role_label: None,
         tags: Tags::default(),
         bootstrap_config: serde_json::json!({"synchronous_mode": "quorum"}),
         local: serde_json::Value::Null,
@@ -86,7 +89,7 @@ pub fn holder(s: &mut Snapshot, g: &mut Gen) {
     let released = |shutdown| Some(LockRecord { acquire_time: "T".into(), shutdown, ..LockRecord::default() });
     let expired = Holder::Free { released: false, since: at(-400) };
     let free = Holder::Free { released: true, since: at(-400) };
-    (s.holder, s.lock, s.deadline) = match g.below(14) {
+    (s.holder, s.lock, s.deadline) = match g.below(15) {
         0 => (Holder::Unknown, None, None),
         1 => (Holder::Me, held("a"), Some(at(7_000))),
         2 => (Holder::Me, held("a"), Some(at(500))),
@@ -100,6 +103,8 @@ pub fn holder(s: &mut Snapshot, g: &mut Gen) {
         10 => (free, released(None), None),
         11 => (free, released(Some((Timeline(1), Lsn(90)))), None),
         12 => (Holder::Absent { until: at(1_000) }, None, None),
+        // Patroni wrote it, which says no more than the name.
+        13 => (other("a"), held("a").map(|lock| LockRecord { holder_uid: None, ..lock }), None),
         _ => (Holder::Absent { until: at(-1) }, None, None),
     };
 }

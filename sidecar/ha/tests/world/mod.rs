@@ -14,6 +14,7 @@ use matriarch_ha::snapshot::Snapshot;
 use matriarch_ha::store::record::SyncState;
 use matriarch_ha::tags::Tags;
 use matriarch_ha::types::{Boot, Lsn, Timeline, Wall};
+use matriarch_ha::view::View;
 
 /// PostgreSQL and supervisor of a member.
 #[derive(Debug, Clone, Default)]
@@ -62,6 +63,8 @@ pub struct Node {
     pub copies: u32,
     /// On what the last verdict was given.
     pub decided: Option<Box<Snapshot>>,
+    /// What it tells the outside.
+    pub view: View,
     task: Option<(u64, Task, Boot)>,
     watching: BTreeSet<Kind>,
 }
@@ -150,12 +153,16 @@ impl World {
     }
 
     pub fn add_tagged(&mut self, name: &str, tags: &serde_json::Value) {
+        self.add_as(name, |identity| identity.tags = Tags::parse(tags));
+    }
+
+    pub fn add_as(&mut self, name: &str, change: impl FnOnce(&mut Identity)) {
         let ip = format!("10.0.0.{}", self.nodes.len() + 1);
         self.store(Kind::Pod, name, |o| {
             o.uid = format!("uid-{name}");
             o.ip = Some(ip.clone());
         });
-        let core = Core::new(Identity {
+        let mut identity = Identity {
             name: name.into(),
             uid: format!("uid-{name}"),
             ip,
@@ -169,10 +176,15 @@ impl World {
             role_label: "role".into(),
             standby_leader_label: "primary".into(),
             bootstrap_labels: [("phase".to_owned(), "making".to_owned())].into(),
-            tags: Tags::parse(tags),
+            leader_label: "primary".into(),
+            follower_label: "replica".into(),
+            tmp_role_label: None,
+            tags: Tags::default(),
             bootstrap_config: serde_json::json!({}),
             local: serde_json::Value::Null,
-        });
+        };
+        change(&mut identity);
+        let core = Core::new(identity);
         let node = Node {
             core,
             db: Database::default(),
@@ -181,6 +193,7 @@ impl World {
             finished: false,
             verdicts: Vec::new(),
             decided: None,
+            view: View::default(),
             starts: 0,
             copies: 0,
             task: None,
@@ -628,7 +641,8 @@ impl World {
                 self.push(name, 2, Event::History { id, result });
             }
             Effect::Decided(snapshot) => self.node(name).decided = Some(snapshot),
-            Effect::Publish(_) | Effect::Settings(_) => {}
+            Effect::Publish(view) => self.node(name).view = *view,
+            Effect::Settings(_) => {}
             Effect::Callback { action, role } => self.callbacks.push((name.into(), action.name(), role)),
             Effect::Verdict { rule, reason } => {
                 let at = self.now.0 / 1000;
