@@ -4,7 +4,8 @@ use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
 use super::scenarios::{
-    backup, cascade, data, faults, guard, haproxy, life, making, patronictl, people, rules, slots, store, streams,
+    backup, cascade, data, faults, guard, haproxy, life, making, mixed, patronictl, people, rules, slots, store,
+    streams, takeover,
 };
 use super::stage::Stage;
 use crate::scenarios::Row;
@@ -82,4 +83,12 @@ pub const ALL: &[Scenario] = &[
     long("watchdog-required", |stage, row| Box::pin(guard::required(stage, row))),
     quick("strict", |stage, row| Box::pin(streams::strict(stage, row))),
     quick("callbacks", |stage, row| Box::pin(streams::callbacks_and_watchdog(stage, row))),
+    quick("takeover", |stage, row| Box::pin(takeover::takeover(stage, row))),
+    long("takeover-endpoints", |stage, row| Box::pin(takeover::endpoints(stage, row))),
+    long("takeover-attached", |stage, row| Box::pin(takeover::attached(stage, row))),
+    quick("mixed", |stage, row| Box::pin(mixed::quorum(stage, row))),
+    long("mixed-kills", |stage, row| Box::pin(mixed::kills(stage, row))),
+    long("mixed-priority", |stage, row| Box::pin(mixed::priority(stage, row))),
+    long("mixed-endpoints", |stage, row| Box::pin(mixed::endpoints(stage, row))),
+    long("mixed-failsafe", |stage, row| Box::pin(mixed::failsafe(stage, row))),
 ];

@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,9 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::patroni::Patroni;
 use super::postgres::Postgres;
+use super::stage::Stage;
 use crate::host::process::Process;
 use crate::workload::Database;
 
@@ -40,6 +43,9 @@ pub struct Member {
     /// What it runs.
     pub postgres: Postgres,
     program: PathBuf,
+    patroni: Patroni,
+    /// Its agent is Patroni, from the next start on.
+    runs_patroni: AtomicBool,
     /// Environment of the agent.
     env: Vec<(String, String)>,
     agent: Mutex<Option<Child>>,
@@ -47,8 +53,8 @@ pub struct Member {
 
 impl Member {
     /// Makes its folder, which belongs to PostgreSQL's user.
-    pub fn new(name: &str, address: Ipv4Addr, team: &Path, postgres: &Postgres, program: &Path) -> Result<Self> {
-        let folder = team.join(name);
+    pub fn new(name: &str, address: Ipv4Addr, team: &Path, stage: &Stage) -> Result<Self> {
+        let (folder, postgres) = (team.join(name), &stage.postgres);
         fs::create_dir_all(&folder)?;
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
         chown(&folder, Some(postgres.uid), Some(postgres.gid))?;
@@ -57,7 +63,9 @@ impl Member {
             address,
             folder,
             postgres: postgres.clone(),
-            program: program.to_owned(),
+            program: stage.agent.clone(),
+            patroni: stage.patroni.clone(),
+            runs_patroni: AtomicBool::default(),
             env: Vec::new(),
             agent: Mutex::default(),
         })
@@ -108,13 +116,26 @@ impl Member {
         Ok(())
     }
 
-    /// `matriarch-sidecar run …` as this program's user.
+    /// From its next start on its agent is Patroni, or ours.
+    pub fn run_patroni(&self, patroni: bool) {
+        self.runs_patroni.store(patroni, Ordering::Relaxed);
+    }
+
+    /// Its agent is Patroni.
+    pub fn runs_patroni(&self) -> bool {
+        self.runs_patroni.load(Ordering::Relaxed)
+    }
+
+    /// `matriarch-sidecar run …`, or `patroni …`, as this program's user.
     pub fn command(&self, kubeconfig: &Path) -> Result<Command> {
         let log = File::options().create(true).append(true).open(self.log())?;
-        let mut command = Command::new(&self.program);
-        command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", &self.folder).env("KUBECONFIG", kubeconfig);
+        let mut command = if self.runs_patroni() { self.patroni.patroni() } else { Command::new(&self.program) };
+        if !self.runs_patroni() {
+            command.env_clear().args(["--log-format", "text", "run"]);
+        }
+        command.env("PATH", "/usr/bin:/bin").env("HOME", &self.folder).env("KUBECONFIG", kubeconfig);
         command.env("MATRIARCH_LOG", "info").envs(self.env.iter().cloned());
-        command.args(["--log-format", "text", "run"]).arg(self.config()).current_dir("/");
+        command.arg(self.config()).current_dir("/");
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Ok(command)
     }

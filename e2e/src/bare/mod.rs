@@ -3,6 +3,7 @@
 
 mod control_plane;
 mod ctl;
+mod endpoints;
 mod haproxy;
 mod list;
 mod member;

@@ -30,7 +30,6 @@ impl Patroni {
     }
 
     /// `patroni …`, with an empty environment.
-    #[allow(dead_code, reason = "for scenarios with members that run Patroni")]
     pub fn patroni(&self) -> Command {
         self.command("patroni")
     }

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use kube::api::{Api, DynamicObject, PostParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use serde_json::Value;
 
 use super::control_plane::ControlPlane;
 use super::patroni::Patroni;
@@ -41,5 +44,24 @@ impl Stage {
     /// The members' kubeconfig.
     pub fn kubeconfig(&self) -> PathBuf {
         self.root.join("kubeconfig")
+    }
+
+    /// Creates an object in a namespace, or a namespace.
+    pub async fn create(&self, namespace: &str, object: Value) -> Result<()> {
+        let object: DynamicObject = serde_json::from_value(object)?;
+        let types = object.types.clone().context("no kind")?;
+        let kind = GroupVersionKind::try_from(&types)?;
+        let resource = ApiResource::from_gvk(&kind);
+        let client = self.plane.client.clone();
+        let api: Api<DynamicObject> = if types.kind == "Namespace" {
+            Api::all_with(client, &resource)
+        } else {
+            Api::namespaced_with(client, namespace, &resource)
+        };
+        let name = object.metadata.name.clone().unwrap_or_default();
+        api.create(&PostParams::default(), &object)
+            .await
+            .with_context(|| format!("unable to create {} {name}", types.kind))?;
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
@@ -94,7 +94,7 @@ impl Plan {
             "bootstrap": {
                 "dcs": self.dynamic(),
                 // Small segments: a directory is copied in no time.
-                "initdb": ["data-checksums", {"encoding": "UTF8"}, {"locale": "C"}, {"wal-segsize": 1}],
+                "initdb": ["data-checksums", {"encoding": "UTF8"}, {"locale": "C"}, {"wal-segsize": "1"}],
             },
             "postgresql": {
                 "listen": format!("{}:{POSTGRES_PORT}", member.address),
@@ -113,6 +113,9 @@ impl Plan {
             "tags": {"noloadbalance": false, "clonefrom": false},
         });
         merge(&mut file, self.file.clone());
+        if self.endpoints() {
+            file["kubernetes"]["pod_ip"] = json!(member.address);
+        }
         file
     }
 }
@@ -148,7 +151,7 @@ impl<'a> Team<'a> {
         let folder = stage.root.join(&plan.name);
         std::fs::create_dir_all(&folder)?;
         for object in namespace(&plan.name) {
-            create(stage, &plan.name, object).await?;
+            stage.create(&plan.name, object).await?;
         }
         let mut team = Self { plan, members: Vec::new(), stage };
         for number in 0..team.plan.members {
@@ -162,7 +165,7 @@ impl<'a> Team<'a> {
         let folder = self.folder();
         let name = format!("{}-{number}", self.plan.name);
         let address = sandbox::member(self.plan.first + number);
-        let member = Member::new(&name, address, &folder, &self.stage.postgres, &self.stage.agent)?;
+        let member = Member::new(&name, address, &folder, self.stage)?;
         member.configure(&self.plan.patroni(&member))?;
         self.create_pod(&name).await?;
         self.members.push(member);
@@ -204,7 +207,7 @@ impl<'a> Team<'a> {
             "metadata": {"name": name, "labels": {"application": "patroni", "cluster-name": self.plan.name}},
             "spec": {"containers": [{"name": "patroni", "image": "none"}]},
         });
-        create(self.stage, &self.plan.name, pod).await
+        self.stage.create(&self.plan.name, pod).await
     }
 
     /// Pod objects.
@@ -229,7 +232,7 @@ impl<'a> Team<'a> {
         }
     }
 
-    /// An annotation of `<scope>-<suffix>`.
+    /// An annotation of `<scope>-<suffix>`, or of the Endpoints that stand for it.
     pub async fn annotation(&self, suffix: &str, name: &str) -> Result<Option<String>> {
         let object = self.objects().get_opt(&self.object(suffix)).await?;
         Ok(object.and_then(|object| object.metadata.annotations).and_then(|all| all.get(name).cloned()))
@@ -310,6 +313,12 @@ impl<'a> Team<'a> {
                 )));
             }
         }
+        if self.plan.endpoints() {
+            let addresses = self.service_addresses().await?;
+            if addresses != [leader.address.to_string()] {
+                return Ok(Some(format!("the Service leads to {addresses:?}, {} has the lock", leader.name)));
+            }
+        }
         let wants_sync = self.annotation("config", "config").await?.is_some_and(|text| {
             serde_json::from_str::<Value>(&text).is_ok_and(|config| config["synchronous_mode"] == "quorum")
         });
@@ -322,7 +331,8 @@ impl<'a> Team<'a> {
                 return Ok(Some(format!("{quorum} of {voters} are needed to lead: one of them joins")));
             }
             for member in members.iter().filter(|member| member.name != leader.name) {
-                if member.status().await?["tags"]["nostream"] == true {
+                let tags = member.status().await?["tags"].clone();
+                if tags["nostream"] == true || tags["nosync"] == true {
                     continue;
                 }
                 if !voters.split(',').any(|voter| voter == member.name) && members.len() > 1 {
@@ -332,22 +342,4 @@ impl<'a> Team<'a> {
         }
         Ok(None)
     }
-}
-
-async fn create(stage: &Stage, namespace: &str, object: Value) -> Result<()> {
-    let object: DynamicObject = serde_json::from_value(object)?;
-    let types = object.types.clone().context("no kind")?;
-    let kind = GroupVersionKind::try_from(&types)?;
-    let resource = ApiResource::from_gvk(&kind);
-    let client = stage.plane.client.clone();
-    let api: Api<DynamicObject> = if types.kind == "Namespace" {
-        Api::all_with(client, &resource)
-    } else {
-        Api::namespaced_with(client, namespace, &resource)
-    };
-    let name = object.metadata.name.clone().unwrap_or_default();
-    api.create(&PostParams::default(), &object)
-        .await
-        .with_context(|| format!("unable to create {} {name}", types.kind))?;
-    Ok(())
 }

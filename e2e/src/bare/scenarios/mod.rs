@@ -8,12 +8,14 @@ pub mod guard;
 pub mod haproxy;
 pub mod life;
 pub mod making;
+pub mod mixed;
 pub mod patronictl;
 pub mod people;
 pub mod rules;
 pub mod slots;
 pub mod store;
 pub mod streams;
+pub mod takeover;
 
 use std::time::Duration;
 
