@@ -82,10 +82,11 @@ lint: ## clippy, warnings are errors
 	cargo clippy --package matriarch-sim --features mutants --all-targets --quiet -- -D warnings
 
 .PHONY: generate
-generate: ## Make the generated files anew: CRD, RBAC, rules
+generate: ## Make the generated files anew: CRD, RBAC, rules, the plugin's screens
 	cargo run --quiet --package matriarch-crds --example generate
 	MATRIARCH_GENERATE=1 cargo test --quiet --package matriarch-ha rules::
 	MATRIARCH_GENERATE=1 cargo test --quiet --package matriarch-operator
+	MATRIARCH_GENERATE=1 cargo test --quiet --package kubectl-matriarch
 
 .PHONY: images
 images: deps ## Build our images (static binaries, FROM scratch)

@@ -22,7 +22,7 @@ use crate::view::Cluster;
 /// For one short command.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Keeps standard input where nobody but postgres can read it, and says where.
-const KEEP: &str = "umask 077; f=$(mktemp /tmp/.matriarch-psql-XXXXXX) && cat > \"$f\" && printf %s \"$f\"";
+const KEEP: &str = "umask 077; f=$(mktemp /tmp/.matriarch-psql-XXXXXX) && IFS= read -r p && printf %s \"$p\" > \"$f\" && printf %s \"$f\"";
 /// `sh -c USE sh FILE …`: psql from where the images have it.
 const USE: &str = "PGPASSWORD=$(cat \"$1\"); rm -f \"$1\"; shift; export PGPASSWORD; \
                    command -v psql >/dev/null || PATH=$PATH:$(echo /usr/lib/postgresql/*/bin | tr ' ' :); exec psql \"$@\"";
@@ -73,7 +73,8 @@ pub async fn run(session: &Session, args: &Args) -> Result<(), Error> {
         )));
     }
     let (user, password) = credentials(&store, args.user).await?;
-    let kept = ctl::run(&store, &member, POSTGRES_CONTAINER, &["sh", "-c", KEEP], &password, PATIENCE).await?;
+    let kept =
+        ctl::run(&store, &member, POSTGRES_CONTAINER, &["sh", "-c", KEEP], &format!("{password}\n"), PATIENCE).await?;
     let file = kept.stdout.trim();
     if !kept.success || !file.starts_with("/tmp/") {
         return Err(Error::Agent(format!("cannot prepare psql in {member}: {}", kept.stderr.trim())));

@@ -8,7 +8,7 @@ use futures::future::LocalBoxFuture;
 use super::case::Case;
 use super::report::Row;
 use super::world::World;
-use super::{api, bootstrap, containers, idle, input, partition, pods, switchover, upgrade};
+use super::{api, bootstrap, containers, idle, input, partition, plugin, pods, switchover, upgrade};
 use crate::workload::Promise;
 
 /// Ttl of the lock, the default: what limits a failover without notice.
@@ -73,6 +73,7 @@ pub const ALL: &[Scenario] = &[
     alone("bootstrap-3", |world, row| Box::pin(bootstrap::three(world, row, On::ConfigMaps))),
     alone("idle", |world, row| Box::pin(idle::idle(world, row))),
     fault("switchover", (300, 5_000), |case| Box::pin(switchover::to_a_candidate(case))),
+    alone("plugin", |world, row| Box::pin(plugin::all(world, row))),
     fault("postmaster-killed", (1_500, 15_000), |case| Box::pin(containers::postmaster(case))),
     fault("pod-deleted", (1_500, 15_000), |case| Box::pin(pods::deleted(case))),
     fault("pod-deleted-by-force", (TTL_AND_2, 20_000), |case| Box::pin(pods::deleted_by_force(case))),

@@ -11,6 +11,7 @@ mod list;
 mod lock;
 mod memory;
 mod partition;
+mod plugin;
 mod pods;
 mod report;
 mod runner;
