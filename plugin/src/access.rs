@@ -1,5 +1,6 @@
 //! The way to the API server: kubeconfig, context, namespace and user as kubectl takes them.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub struct Session {
     pub namespace: String,
     /// As given.
     pub access: Access,
+    /// Somebody is there to answer.
+    pub keyboard: bool,
 }
 
 impl Session {
@@ -74,7 +77,7 @@ impl Session {
             |config: Config| Client::try_from(config).map_err(Error::call("connect to", "", "the API server"));
         let patient = connect(config.clone())?;
         config.read_timeout = Some(ANSWER);
-        Ok(Self { client: connect(config)?, patient, namespace, access })
+        Ok(Self { client: connect(config)?, patient, namespace, access, keyboard: std::io::stdin().is_terminal() })
     }
 
     /// The same options for kubectl, with our namespace.

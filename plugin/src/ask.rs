@@ -1,15 +1,16 @@
 //! Before harm is done, somebody says yes.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, Write};
 
+use crate::access::Session;
 use crate::error::Error;
 
 /// Asks on the terminal; without one it is refused at once, so that a script never hangs.
-pub fn confirm(yes: bool, question: &str) -> Result<(), Error> {
+pub fn confirm(session: &Session, yes: bool, question: &str) -> Result<(), Error> {
     if yes {
         return Ok(());
     }
-    if !std::io::stdin().is_terminal() {
+    if !session.keyboard {
         return Err(Error::NotConfirmed(format!("not done, for nobody is there to ask \"{question}\": give --yes")));
     }
     let mut out = std::io::stderr();

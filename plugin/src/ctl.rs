@@ -56,6 +56,9 @@ pub async fn ask(
     let out = run(store, member, AGENT_CONTAINER, &argv, "", patience + Duration::from_secs(5)).await?;
     serde_json::from_str(&out.stdout).map_err(|_| {
         let said = if out.stderr.trim().is_empty() { out.stdout.trim() } else { out.stderr.trim() };
+        if said.contains("no answer within") {
+            return Error::Unknown(format!("{member} has not done it after {seconds} s; it may still happen"));
+        }
         Error::Agent(format!("the agent of {member} did not answer {method} {path}: {said}"))
     })
 }

@@ -1,6 +1,6 @@
 //! `kubectl matriarch show-config` and `edit-config`: the dynamic configuration, by compare-and-swap.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -60,8 +60,8 @@ pub struct Read {
     shared: Shared,
 }
 
-/// Reads it.
-pub async fn read(store: &Store) -> Result<Read, Error> {
+/// Reads it; one that is to be replaced need not be readable.
+pub async fn read(store: &Store, replace: bool) -> Result<Read, Error> {
     let name = store.names.config();
     let shared = store.shared(&name).await?.unwrap_or_default();
     let text = shared.annotations.get("config").filter(|text| !text.is_empty());
@@ -71,9 +71,12 @@ pub async fn read(store: &Store) -> Result<Read, Error> {
             store.names.scope()
         )));
     };
-    let config = serde_json::from_str(text).map_err(|e| {
-        Error::Refused(format!("the configuration of {name} is no JSON ({e}): edit-config --replace writes it anew"))
-    })?;
+    let config = serde_json::from_str(text).map_err(|error| {
+        Error::Refused(format!(
+            "the configuration of {name} is no JSON ({error}): `edit-config --replace` writes it anew"
+        ))
+    });
+    let config = if replace { config.unwrap_or(Value::Null) } else { config? };
     Ok(Read { config, shared })
 }
 
@@ -86,13 +89,13 @@ pub async fn write(store: &Store, read: &Read, config: &Value) -> Result<(), Err
 /// Shows it.
 pub async fn show(session: &Session, args: &ShowArgs) -> Result<(), Error> {
     let store = Store::open(session, args.cluster.as_deref()).await?;
-    say(&args.output.print(&read(&store).await?.config)?)
+    say(&args.output.print(&read(&store, false).await?.config)?)
 }
 
 /// Changes it: shows the difference, asks, writes.
 pub async fn run(session: &Session, args: &Args) -> Result<(), Error> {
     let store = Store::open(session, Some(&args.cluster)).await?;
-    let read = read(&store).await?;
+    let read = read(&store, args.replace.is_some()).await?;
     let before = &read.config;
     let edits = args.set.iter().map(|s| Edit::set(s)).chain(args.pg.iter().map(|s| Edit::parameter(s)));
     let edits = edits.collect::<Result<Vec<_>, _>>().map_err(Error::Refused)?;
@@ -103,7 +106,7 @@ pub async fn run(session: &Session, args: &Args) -> Result<(), Error> {
             config::merge(&mut merged, &config::parse(&file(path)?).map_err(Error::Refused)?);
             merged
         }
-        (None, None) if edits.is_empty() => by_editor(before)?,
+        (None, None) if edits.is_empty() => by_editor(session, before)?,
         (None, None) => before.clone(),
     };
     for edit in edits {
@@ -121,7 +124,7 @@ pub async fn run(session: &Session, args: &Args) -> Result<(), Error> {
     if args.dry_run {
         return Ok(());
     }
-    confirm(args.yes, "Apply these changes?")?;
+    confirm(session, args.yes, "Apply these changes?")?;
     write(&store, &read, &after).await?;
     say("configuration changed")
 }
@@ -133,8 +136,8 @@ fn file(path: &Path) -> Result<String, Error> {
 }
 
 /// In $EDITOR, as kubectl does it; the file is kept if what came back cannot be used.
-fn by_editor(before: &Value) -> Result<Value, Error> {
-    if !std::io::stdin().is_terminal() {
+fn by_editor(session: &Session, before: &Value) -> Result<Value, Error> {
+    if !session.keyboard {
         return Err(Error::NotConfirmed(
             "there is no terminal for an editor: give --set, --pg, --apply or --replace".to_owned(),
         ));

@@ -52,7 +52,7 @@ pub async fn run(session: &Session, what: &What) -> Result<(), Error> {
                 return Err(Error::NotFound("no restart is scheduled".to_owned()));
             }
             let names: Vec<&str> = chosen.iter().map(|m| m.name.as_str()).collect();
-            confirm(*yes, &format!("Call off the scheduled restart of {}?", names.join(", ")))?;
+            confirm(session, *yes, &format!("Call off the scheduled restart of {}?", names.join(", ")))?;
             restart::cancel(&store, &chosen, "/restart").await
         }
         What::Switchover { cluster, yes } => {

@@ -1,5 +1,6 @@
 //! `kubectl matriarch list` and `topology`: members in patronictl's table.
 
+use futures::stream::{self, StreamExt, TryStreamExt};
 use matriarch_crds::PostgresCluster;
 use serde_json::{Map, Value, json};
 
@@ -36,18 +37,24 @@ pub struct TopologyArgs {
     cluster: Option<String>,
 }
 
+/// Clusters that are looked at side by side.
+const AT_ONCE: usize = 8;
+
 const COLUMNS: [&str; 7] = ["Cluster", "Member", "Host", "Role", "State", "TL", "Lag in MB"];
 const RIGHT: [&str; 2] = ["TL", "Lag in MB"];
 
 /// Shows them.
 pub async fn run(session: &Session, args: &Args) -> Result<(), Error> {
-    let mut seen = Vec::new();
-    for resource in named(session, args).await? {
-        let store = Store::of(session, resource);
-        // Names need no look inside.
-        seen.push(if args.output == Format::Name { store.stored().await? } else { store.view().await? });
-    }
+    let stores: Vec<Store> = named(session, args).await?.into_iter().map(|one| Store::of(session, one)).collect();
+    // Names need no look inside.
+    let names = args.output == Format::Name;
+    let look = |store| async move { look(store, names).await };
+    let seen: Vec<Cluster> = stream::iter(&stores).map(look).buffered(AT_ONCE).try_collect().await?;
     say(&print(&seen, args.output)?)
+}
+
+async fn look(store: &Store, stored: bool) -> Result<Cluster, Error> {
+    if stored { store.stored().await } else { store.view().await }
 }
 
 /// Who follows whom.

@@ -7,11 +7,15 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 mod access;
 mod ask;
+#[cfg(test)]
+mod calls;
 mod completion;
 mod config;
 mod ctl;
 mod edit;
 mod error;
+#[cfg(test)]
+mod fake;
 mod findings;
 mod flush;
 #[cfg(test)]
@@ -132,8 +136,11 @@ async fn run(access: Access, command: Command) -> Result<(), Error> {
     if let Command::Version(args) = &command {
         return version::run(session, args).await;
     }
-    let session = &session?;
-    match &command {
+    run_with(&session?, &command).await
+}
+
+async fn run_with(session: &Session, command: &Command) -> Result<(), Error> {
+    match command {
         Command::List(args) => list::run(session, args).await,
         Command::Status(args) => status::run(session, args).await,
         Command::Topology(args) => list::run_topology(session, args).await,

@@ -18,6 +18,9 @@ use crate::error::Error;
 use crate::output::say;
 use crate::store::Store;
 
+/// How often a write that somebody else was faster than is tried again.
+const TRIES: usize = 5;
+
 /// Of which cluster.
 #[derive(clap::Args)]
 pub struct Args {
@@ -39,7 +42,7 @@ pub struct Args {
 pub async fn run(session: &Session, args: &Args, pause: bool) -> Result<(), Error> {
     let store = Store::open(session, Some(&args.cluster)).await?;
     let (word, done) = if pause { ("pause", "paused") } else { ("resume", "resumed") };
-    let read = edit::read(&store).await?;
+    let read = edit::read(&store, false).await?;
     let named = store.resource.spec.paused;
     let is = read.config["pause"].as_bool() == Some(true);
     if is == pause && named.is_none_or(|spec| spec == pause) {
@@ -47,7 +50,7 @@ pub async fn run(session: &Session, args: &Args, pause: bool) -> Result<(), Erro
     } else {
         if pause {
             let question = format!("Pause {}? While it is paused nobody fails over, whatever happens.", args.cluster);
-            confirm(args.yes, &question)?;
+            confirm(session, args.yes, &question)?;
         }
         if named.is_some() {
             let patch = Patch::Merge(json!({"spec": {"paused": pause}}));
@@ -58,16 +61,33 @@ pub async fn run(session: &Session, args: &Args, pause: bool) -> Result<(), Erro
                 .await
                 .map_err(failed)?;
         }
+        write(&store, pause).await?;
+        say(&format!("{} is {done}", args.cluster))?;
+    }
+    if args.wait { wait(&store, args, pause, word).await } else { Ok(()) }
+}
+
+/// The operator may write what the spec says now at the same moment: what counts is what is there in the end.
+async fn write(store: &Store, pause: bool) -> Result<(), Error> {
+    let mut last = Ok(());
+    for _ in 0..TRIES {
+        let read = edit::read(store, false).await?;
+        if (read.config["pause"].as_bool() == Some(true)) == pause {
+            return Ok(());
+        }
         let mut config = read.config.clone();
         if pause {
             config["pause"] = Value::Bool(true);
         } else if let Some(map) = config.as_object_mut() {
             map.remove("pause");
         }
-        edit::write(&store, &read, &config).await?;
-        say(&format!("{} is {done}", args.cluster))?;
+        last = edit::write(store, &read, &config).await;
+        match &last {
+            Err(Error::Refused(_)) => sleep(Duration::from_millis(200)).await,
+            _ => break,
+        }
     }
-    if args.wait { wait(&store, args, pause, word).await } else { Ok(()) }
+    last
 }
 
 async fn wait(store: &Store, args: &Args, pause: bool, word: &str) -> Result<(), Error> {

@@ -15,6 +15,8 @@ use crate::output::say;
 use crate::store::Store;
 use crate::view::Member;
 
+/// After this a member that always looked well is taken for copied.
+const UNSEEN: Duration = Duration::from_secs(10);
 /// For an order that is only taken down.
 const SHORT: Duration = Duration::from_secs(15);
 
@@ -109,7 +111,7 @@ pub async fn restart(session: &Session, args: &RestartArgs) -> Result<(), Error>
     let when = args.at.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
     let leads = chosen.iter().any(|m| cluster.leader.as_ref() == Some(&m.name));
     let harm = if leads { ", the leader among them (clients are cut off for a moment)" } else { "" };
-    confirm(args.yes, &format!("Restart PostgreSQL of {}{harm}{when}?", names.join(", ")))?;
+    confirm(session, args.yes, &format!("Restart PostgreSQL of {}{harm}{when}?", names.join(", ")))?;
     for member in chosen {
         let patience = if args.at.is_some() { SHORT } else { Duration::from_secs(args.timeout) };
         let begun = Instant::now();
@@ -201,6 +203,7 @@ pub async fn reinit(session: &Session, args: &ReinitArgs) -> Result<(), Error> {
     let others = cluster.members.iter().filter(|m| m.ready && !chosen.iter().any(|c| c.name == m.name)).count();
     let alone = if others < 2 { " Until they are copied, the leader has the only copy of the data." } else { "" };
     confirm(
+        session,
         args.yes,
         &format!("Throw away the data directories of {} and copy them from {leader}?{alone}", args.members.join(", ")),
     )?;
@@ -216,9 +219,8 @@ pub async fn reinit(session: &Session, args: &ReinitArgs) -> Result<(), Error> {
     if !args.wait {
         return Ok(());
     }
-    // What is stored may still be of the time before.
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let (begun, names) = (Instant::now(), chosen.iter().map(|m| m.name.clone()).collect::<Vec<_>>());
+    let (begun, mut old) = (Instant::now(), chosen.iter().map(|m| m.name.clone()).collect::<Vec<_>>());
+    let names = old.clone();
     loop {
         let cluster = store.stored().await?;
         let missing: Vec<&Member> = cluster
@@ -226,7 +228,9 @@ pub async fn reinit(session: &Session, args: &ReinitArgs) -> Result<(), Error> {
             .iter()
             .filter(|m| names.contains(&m.name) && !(m.ready && m.state == "streaming"))
             .collect();
-        if missing.is_empty() {
+        // What is stored of a member may be of the time before, until it has been seen away; a small copy is made unseen.
+        old.retain(|name| !missing.iter().any(|m| m.name == *name) && begun.elapsed() < UNSEEN);
+        if missing.is_empty() && old.is_empty() {
             return say(&format!("{}: streaming", names.join(", ")));
         }
         if begun.elapsed() > Duration::from_secs(args.timeout) {
@@ -234,7 +238,7 @@ pub async fn reinit(session: &Session, args: &ReinitArgs) -> Result<(), Error> {
                 missing.iter().map(|m| format!("{} is {}: {}", m.name, m.state, m.reason)).collect();
             return Err(Error::Unknown(format!("not copied within {} s: {}", args.timeout, said.join("; "))));
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
     }
 }
 

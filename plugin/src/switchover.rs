@@ -88,7 +88,11 @@ pub async fn run(session: &Session, args: &Args) -> Result<(), Error> {
     }
     let to = args.candidate.as_ref().map(|c| format!(" and promoting {c}")).unwrap_or_default();
     let at = args.at.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
-    confirm(args.yes, &format!("Switch over cluster {}, demoting the primary {leader}{to}{at}?", args.cluster))?;
+    confirm(
+        session,
+        args.yes,
+        &format!("Switch over cluster {}, demoting the primary {leader}{to}{at}?", args.cluster),
+    )?;
     request(&store, Some(&leader), args.candidate.as_deref(), args.at.as_deref()).await?;
     if let Some(at) = &args.at {
         return say(&format!("Switchover scheduled at {at}"));
@@ -105,7 +109,7 @@ pub async fn failover(session: &Session, args: &FailoverArgs) -> Result<(), Erro
         say(&print(std::slice::from_ref(&cluster), Format::Pretty)?)?;
     }
     let from = cluster.leader.as_ref().map(|l| format!(", demoting the primary {l}")).unwrap_or_default();
-    confirm(args.yes, &format!("Fail over cluster {} to {}{from}?{loss}", args.cluster, args.candidate))?;
+    confirm(session, args.yes, &format!("Fail over cluster {} to {}{from}?{loss}", args.cluster, args.candidate))?;
     request(&store, None, Some(&args.candidate), None).await?;
     let old = cluster.leader.unwrap_or_default();
     wait(&store, "failover", Some(&args.candidate), &old, args.timeout).await
@@ -120,7 +124,7 @@ pub async fn cancel(store: &Store, yes: bool) -> Result<(), Error> {
         let now = value("leader").or(value("member")).map(|_| ": one is under way, which cannot be called off");
         return Err(Error::NotFound(format!("no switchover is scheduled{}", now.unwrap_or_default())));
     };
-    confirm(yes, &format!("Call off the switchover that is scheduled at {at}?"))?;
+    confirm(&store.session, yes, &format!("Call off the switchover that is scheduled at {at}?"))?;
     let none = json!({"leader": null, "member": null, "scheduled_at": null, (RESULT): null});
     store.annotate(&name, read.as_ref(), &none).await?;
     say("scheduled switchover deleted")
