@@ -16,6 +16,8 @@ const EXEC: &[Right] = &[("", "pods/exec", &["get", "create"])];
 const WRITE: &[Right] = &[("", "configmaps", &["patch", "create"]), ("", "endpoints", &["patch", "create"])];
 const SPEC: &[Right] = &[("matriarch.dev", "postgresclusters", &["patch"])];
 const LOGS: &[Right] = &[("", "pods/log", &["get"])];
+/// What `kubectl exec` asks for by itself.
+const KUBECTL: &[Right] = &[("", "pods", &["get"])];
 const SECRET: &[Right] = &[("", "secrets", &["get"])];
 const OBJECTS: &[Right] = &[
     ("apps", "statefulsets", &["list"]),
@@ -69,7 +71,7 @@ pub const ALL: &[Needs] = &[
     },
     Needs { commands: "pause, resume", role: Role::Admin, needed: &[LOOK, WRITE], better: &[SPEC] },
     Needs { commands: "restart, reload, reinit, flush restart", role: Role::Admin, needed: &[LOOK, EXEC], better: &[] },
-    Needs { commands: "psql", role: Role::Login, needed: &[LOOK, EXEC, SECRET], better: &[] },
+    Needs { commands: "psql", role: Role::Login, needed: &[LOOK, EXEC, KUBECTL, SECRET], better: &[] },
 ];
 
 /// Rights in the words of people: `get, list postgresclusters`.

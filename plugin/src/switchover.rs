@@ -252,7 +252,7 @@ async fn wait(store: &Store, what: &str, candidate: Option<&str>, leader: &str, 
                 return Err(Error::Refused(format!("{what} failed: the agents withdrew it and {still}{why}")));
             }
             Progress::Moved(now) => {
-                let (seconds, cluster) = (started.elapsed().as_secs_f32(), store.stored().await?);
+                let (seconds, cluster) = (started.elapsed().as_secs_f32(), store.view().await?);
                 say(&print(&[cluster], Format::Pretty)?)?;
                 return match candidate {
                     Some(candidate) if candidate != now => {

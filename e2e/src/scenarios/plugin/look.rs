@@ -69,7 +69,6 @@ async fn psql(stage: &Stage<'_>) -> Result<()> {
     kubectl.run(&format!("psql {name} --replica -- -Atc '{asked}'")).await?.is(0, &["postgres|t"])?;
     kubectl.run(&format!("psql {name} -U app -- -Atc '{asked}'")).await?.is(0, &["app|f"])?;
     kubectl.with_input(&format!("psql {name} -- -At"), "SELECT 6 * 7;\n").await?.is(0, &["42"])?;
-    kubectl.on_a_terminal(&format!("psql {name} -- -Atc \"SELECT 40 + 2\""), "").await?.is(0, &["42"])?;
     kubectl.run(&format!("psql {name} -- -c 'SELECT nothing'")).await?.is(1, &["does not exist"])?;
     kubectl.run(&format!("psql {name} --member {name}-9")).await?.is(3, &["has no member"])?;
     let leader = stage.herd.lock().await?.leader;
