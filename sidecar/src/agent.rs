@@ -14,8 +14,10 @@ use crate::api::{Site, server};
 use crate::config::Config;
 use crate::driver::handle::Handle;
 use crate::driver::{self, Ended, World, clock};
+use crate::logging::Logging;
 use crate::peers::{Peers, Sender};
 use crate::postgres::Postgres;
+use crate::reload::{self, Reloader};
 use crate::store::{Store, connect, own_pod};
 use crate::supervisor::Supervisor;
 use crate::supervisor::launch::Launcher;
@@ -25,8 +27,9 @@ use crate::tls::{Files, Tls};
 const TLS_RETRY: Duration = Duration::from_secs(1);
 
 /// Runs the agent to its end.
-pub async fn run(path: Option<&Path>) -> anyhow::Result<()> {
+pub async fn run(path: Option<&Path>, logging: Logging) -> anyhow::Result<()> {
     let mut config = Config::load(path)?;
+    logging.configure(&config.log);
     tracing::info!(
         scope = %config.scope,
         member = %config.pod.name,
@@ -34,10 +37,12 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<()> {
         version = env!("CARGO_PKG_VERSION"),
         "the agent starts"
     );
-    for conflict in config.tags.conflicts() {
-        tracing::warn!("{conflict}");
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
     }
     let mut asked_to_end = Termination::new()?;
+    // From here on SIGHUP ends nobody.
+    let hangup = signal(SignalKind::hangup())?;
     let launcher = if config.own_supervisor { Some(Launcher::prepare(&config)?) } else { None };
     let client = connect::client(config.kubernetes.context.as_deref()).await?;
     tokio::select! {
@@ -53,15 +58,20 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<()> {
         let tls = tls(&config).await.map(Arc::new);
         let identity = identity(&config);
 
-        let (_site, site) = watch::channel(Arc::new(Site::new(&config, clock::boot())));
+        let (shown, site) = watch::channel(Arc::new(Site::new(&config, clock::boot())));
         let listen = &config.restapi.listen;
         let listener = server::listen(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
         tokio::spawn(server::serve(listener, tls.clone(), handle.clone(), site));
 
+        let postgres = Arc::new(Postgres::new(config.clone(), supervisor.clone()));
+        let reloader =
+            Reloader::new(path.map(Path::to_owned), config.clone(), postgres.clone(), logging, events.clone());
+        tokio::spawn(reload::on_demand(hangup, handle.clone(), tls.clone(), shown, reloader));
+
         let sender = Sender::new(&config, identity.conn_url.clone(), identity.api_url.clone());
         let world = World {
             store: Store::new(client, config.clone(), events.clone()),
-            postgres: Arc::new(Postgres::new(config.clone(), supervisor.clone())),
+            postgres,
             peers: Arc::new(Peers::new(tls, sender)),
             supervisor: supervisor.clone(),
             events,
@@ -166,7 +176,12 @@ pub fn identity(config: &Config) -> Identity {
         failover_object: names.failover(),
         sync_object: names.sync(),
         slice,
-        conn_url: format!("postgres://{}/postgres", config.postgres.connect),
+        conn_url: format!("postgres://{}/{}", config.postgres.connect, config.postgres.database),
+        proxy_url: config
+            .postgres
+            .proxy
+            .as_ref()
+            .map(|proxy| format!("postgres://{proxy}/{}", config.postgres.database)),
         api_url: format!("{scheme}://{}/patroni", config.api),
         role_label: config.kubernetes.role_label.clone(),
         standby_leader_label: config.kubernetes.standby_leader_label_value.clone(),

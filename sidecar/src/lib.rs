@@ -2,13 +2,16 @@
 
 pub mod agent;
 pub mod api;
+pub mod commands;
 pub mod config;
 pub mod ctl;
 pub mod driver;
 pub mod explain;
 pub mod install;
+pub mod logging;
 pub mod peers;
 pub mod postgres;
+pub mod reload;
 pub mod store;
 pub mod supervisor;
 pub mod tls;

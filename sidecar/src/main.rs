@@ -1,25 +1,49 @@
 //! The agent's command line.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use matriarch_sidecar::{agent, ctl, install};
-use tracing_subscriber::EnvFilter;
+use matriarch_sidecar::logging::{Asked, Logging};
+use matriarch_sidecar::{agent, commands, ctl, install};
 
 /// Keeps the PostgreSQL of this pod highly available.
 #[derive(Parser)]
 #[command(name = "matriarch-sidecar", version)]
 struct Arguments {
-    /// What is logged, in tracing's words: `info`, `matriarch_sidecar=debug` …
-    #[arg(long, global = true, env = "MATRIARCH_LOG", default_value = "info")]
-    log: String,
-    /// One JSON object a line, or text; by default text on a terminal.
+    /// What is logged, in tracing's words: `info`, `matriarch_sidecar=debug` …; wins over the configuration's `log.level`.
+    #[arg(long, global = true, env = "MATRIARCH_LOG")]
+    log: Option<String>,
+    /// One JSON object a line, or text; wins over `log.type`. By default text on a terminal.
     #[arg(long, global = true, env = "MATRIARCH_LOG_FORMAT", value_enum)]
     log_format: Option<Format>,
+    #[command(flatten)]
+    patroni: Patroni,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+}
+
+/// As Patroni's own command line has it: `matriarch-sidecar FILE` runs the agent.
+#[derive(clap::Args)]
+struct Patroni {
+    /// The configuration: a file, or a folder with *.yml; without it `PATRONI_*` variables alone. For --generate-…: where to write.
+    config: Option<PathBuf>,
+    /// Says what is wrong with the configuration, and ends.
+    #[arg(long, group = "instead")]
+    validate_config: bool,
+    /// With --validate-config: ports may be in use.
+    #[arg(long, short, requires = "validate_config")]
+    ignore_listen_port: bool,
+    /// Prints a configuration to begin with.
+    #[arg(long, group = "instead")]
+    generate_sample_config: bool,
+    /// Prints a configuration for a PostgreSQL that runs.
+    #[arg(long, group = "instead")]
+    generate_config: bool,
+    /// With --generate-config: how that is reached, as a superuser.
+    #[arg(long, requires = "generate_config", default_value = "")]
+    dsn: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -51,12 +75,16 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    log(&arguments);
+    let logging = Logging::start(Asked {
+        level: arguments.log.filter(|level| !level.is_empty()),
+        json: arguments.log_format.map(|format| format == Format::Json),
+    });
     let done = match arguments.command {
-        Command::Explain { snapshot } => explain(&snapshot),
-        Command::Install { dir } => install::install(&dir).map_err(anyhow::Error::from),
-        Command::Ctl(args) => ask(&args),
-        Command::Run { config } => run(config.as_deref()),
+        Some(Command::Explain { snapshot }) => explain(&snapshot),
+        Some(Command::Install { dir }) => install::install(&dir).map_err(anyhow::Error::from),
+        Some(Command::Ctl(args)) => ask(&args),
+        Some(Command::Run { config }) => run(config.as_deref(), logging),
+        None => as_patroni(&arguments.patroni, logging),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -83,24 +111,39 @@ fn ask(args: &ctl::Args) -> anyhow::Result<()> {
     Ok(writeln!(std::io::stdout(), "{answer}")?)
 }
 
+/// Without a command of ours.
+fn as_patroni(asked: &Patroni, logging: Logging) -> anyhow::Result<()> {
+    let path = asked.config.as_deref();
+    if asked.validate_config {
+        commands::validate::run(path, asked.ignore_listen_port, &mut std::io::stdout())
+    } else if asked.generate_sample_config {
+        write(path, commands::SAMPLE)
+    } else if asked.generate_config {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        write(path, &runtime.block_on(commands::generate::from_server(&asked.dsn))?)
+    } else {
+        run(path, logging)
+    }
+}
+
+/// To a file, which must not be there, or to standard output.
+fn write(path: Option<&std::path::Path>, text: &str) -> anyhow::Result<()> {
+    use anyhow::Context;
+    match path {
+        Some(path) => std::fs::File::create_new(path)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .with_context(|| format!("{} cannot be written", path.display())),
+        None => Ok(std::io::stdout().write_all(text.as_bytes())?),
+    }
+}
+
 /// One thread does it all: the work is waiting, and every thread would cost memory in every pod.
-fn run(config: Option<&std::path::Path>) -> anyhow::Result<()> {
+fn run(config: Option<&std::path::Path>, logging: Logging) -> anyhow::Result<()> {
     // Fails only if it was done already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build()?;
-    let done = runtime.block_on(agent::run(config));
+    let done = runtime.block_on(agent::run(config, logging));
     // Nothing that still runs may keep us.
     runtime.shutdown_background();
     done
-}
-
-fn log(arguments: &Arguments) {
-    let filter = EnvFilter::try_new(&arguments.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    let terminal = std::io::stderr().is_terminal();
-    let format = arguments.log_format.unwrap_or(if terminal { Format::Text } else { Format::Json });
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
-        Format::Json => subscriber.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
-        Format::Text => subscriber.with_ansi(terminal).init(),
-    }
 }

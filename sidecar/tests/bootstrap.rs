@@ -111,7 +111,7 @@ async fn a_new_cluster_is_made_from_a_backup_up_to_a_target() {
     two.task(STOP).await.unwrap();
     two.task(Task::StartPrimary { config: server(&[]) }).await.unwrap();
     assert_eq!(two.status().await.timeline, Timeline(2));
-    assert_eq!(two.status().await.pending_restart, Vec::<String>::new());
+    assert_eq!(two.status().await.pending_restart.len(), 0);
     // And a member of it can be copied as ever.
     two.task(STOP).await.unwrap();
 }

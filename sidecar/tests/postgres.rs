@@ -59,7 +59,8 @@ async fn a_cluster_of_two_fails_over_and_comes_back() {
     assert!(status.in_recovery && status.has_conninfo && status.timeline == Timeline(1), "{status:?}");
     assert_eq!(status.upstream.as_deref(), Some("one.invalid"));
     assert_eq!(two.postgres.change(Change::Configure(config.clone())).await, Ok(()));
-    assert_eq!(two.status().await.pending_restart, Vec::<String>::new());
+    // It has what its primary has, and would get what it is told when that has no more either.
+    assert!(two.status().await.pending_restart.keys().eq(["max_connections"]));
 
     // Synchronous replication, in force when the change is done.
     let mut sync = server(&[]);
@@ -227,10 +228,11 @@ async fn bad_parameters_break_nothing() {
     assert_eq!(one.postgres.change(Change::Configure(config)).await, Ok(()));
     assert_eq!(one.status().await.sync_names, "");
     // The refused max_connections was left out at the start; the one that is wanted now needs a restart.
-    until("pending restart", async || (one.status().await.pending_restart == ["max_connections"]).then_some(())).await;
+    until("pending restart", async || one.status().await.pending_restart.contains_key("max_connections").then_some(()))
+        .await;
     one.task(STOP).await.unwrap();
     one.task(Task::StartPrimary { config: server(&[]) }).await.unwrap();
-    assert_eq!(one.status().await.pending_restart, Vec::<String>::new());
+    assert_eq!(one.status().await.pending_restart.len(), 0);
 }
 
 #[tokio::test(flavor = "current_thread")]

@@ -124,19 +124,19 @@ async fn a_watchdog_is_armed_before_postgresql_is_writable() {
     one.permit_ms(60_000);
     until("a sign of life", || std::future::ready((told() == "1").then_some(()))).await;
     // A person is at the keyboard.
-    one.postgres.configured(&serde_json::json!({"pause": true}));
+    one.postgres.configured(&serde_json::json!({"pause": true}), &[]);
     until("let go", || std::future::ready((told() == "V").then_some(()))).await;
     one.permit_ms(60_000);
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(told(), "");
-    one.postgres.configured(&serde_json::json!({"pause": false}));
+    one.postgres.configured(&serde_json::json!({"pause": false}), &[]);
     tokio::time::sleep(Duration::from_millis(100)).await;
     one.permit_ms(60_000);
     until("taken again", || std::future::ready(told().starts_with('1').then_some(()))).await;
     one.task(STOP).await.unwrap();
     until("no reset is wanted", || std::future::ready(told().ends_with('V').then_some(()))).await;
     // A ttl that leaves no time between two renewals is none.
-    one.postgres.configured(&serde_json::json!({"ttl": 6, "loop_wait": 2}));
+    one.postgres.configured(&serde_json::json!({"ttl": 6, "loop_wait": 2}), &[]);
     one.permit_ms(60_000);
     let refused = one.task(Task::StartPrimary { config: server(&[]) }).await;
     assert!(matches!(&refused, Err(TaskError::Forbidden(why)) if why.contains("safety_margin")), "{refused:?}");

@@ -4,8 +4,8 @@ use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
 use super::scenarios::{
-    backup, cascade, data, faults, guard, haproxy, life, making, mixed, patronictl, people, rules, slots, store,
-    streams, takeover,
+    backup, cascade, configuration, data, faults, guard, haproxy, life, making, mixed, patronictl, people, rules,
+    slots, store, streams, takeover,
 };
 use super::stage::Stage;
 use crate::scenarios::Row;
@@ -65,6 +65,7 @@ pub const ALL: &[Scenario] = &[
     quick("scheduled", |stage, row| Box::pin(people::scheduled(stage, row))),
     quick("orders", |stage, row| Box::pin(people::orders(stage, row))),
     long("failover-by-hand", |stage, row| Box::pin(people::failover_by_hand(stage, row))),
+    long("configuration", |stage, row| Box::pin(configuration::changes(stage, row))),
     quick("patronictl", |stage, row| Box::pin(patronictl::looks(stage, row))),
     quick("patronictl-config", |stage, row| Box::pin(patronictl::configures(stage, row))),
     long("patronictl-reload", |stage, row| Box::pin(patronictl::reloads(stage, row))),

@@ -1,9 +1,15 @@
 //! The dynamic configuration: the `config` annotation, parsed leniently, with Patroni's keys and our defaults.
 
+mod parameters;
+mod sound;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+pub use parameters::{CLUSTER_WIDE, RAISED, limits};
+pub use sound::{notes, sound};
 
 use crate::slots::{Matcher, SlotKind, ignored, permanent};
 
@@ -67,6 +73,10 @@ pub struct Dynamic {
     pub parameters: BTreeMap<String, String>,
     /// postgresql.pg_hba
     pub pg_hba: Vec<String>,
+    /// postgresql.pg_ident
+    pub pg_ident: Vec<String>,
+    /// What is otherwise for members of one role: `primary`, `replica`, `standby_leader`.
+    pub roles: BTreeMap<String, OfRole>,
     /// What of postgresql.recovery_conf holds for every standby: restore_command and its kin, no target and no upstream.
     pub recovery: BTreeMap<String, String>,
     /// One of postgresql.create_replica_methods needs no leader.
@@ -77,6 +87,17 @@ pub struct Dynamic {
     pub slots: BTreeMap<String, SlotKind>,
     /// `ignore_slots`: those that are not ours.
     pub ignore_slots: Vec<Matcher>,
+}
+
+/// `postgresql.parameters_<role>`, which are merged, and `pg_hba_<role>`, `pg_ident_<role>`, which replace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfRole {
+    /// Merged into the parameters.
+    pub parameters: BTreeMap<String, String>,
+    /// Instead of `pg_hba`.
+    pub pg_hba: Option<Vec<String>>,
+    /// Instead of `pg_ident`.
+    pub pg_ident: Option<Vec<String>>,
 }
 
 /// Whom a standby cluster follows (`standby_cluster`): a server, an archive, or both.
@@ -118,6 +139,8 @@ impl Default for Dynamic {
             primary_start_timeout_ms: 300_000,
             parameters: BTreeMap::new(),
             pg_hba: Vec::new(),
+            pg_ident: Vec::new(),
+            roles: BTreeMap::new(),
             recovery: BTreeMap::new(),
             replica_without_leader: false,
             standby_cluster: None,
@@ -132,10 +155,11 @@ impl Dynamic {
     pub fn parse(document: &Value) -> Self {
         let mut c = Self::default();
         let seconds = |key: &str, into: &mut u64| {
-            if let Some(s) = document.get(key).and_then(Value::as_u64) {
-                *into = s.saturating_mul(1000);
+            if let Some(ms) = document.get(key).and_then(milliseconds) {
+                *into = ms;
             }
         };
+        let number = |key: &str| document.get(key).and_then(integer).and_then(|number| u64::try_from(number).ok());
         let flag = |value: Option<&Value>, into: &mut bool| {
             if let Some(v) = value.and_then(boolean) {
                 *into = v;
@@ -145,18 +169,23 @@ impl Dynamic {
         seconds("loop_wait", &mut c.loop_wait_ms);
         seconds("retry_timeout", &mut c.retry_timeout_ms);
         seconds("member_slots_ttl", &mut c.member_slots_ttl_ms);
-        seconds("primary_start_timeout", &mut c.primary_start_timeout_ms);
-        seconds("primary_stop_timeout", &mut c.primary_stop_timeout_ms);
+        // Patroni's former names first: the present ones win.
+        for key in ["master_start_timeout", "primary_start_timeout"] {
+            seconds(key, &mut c.primary_start_timeout_ms);
+        }
+        for key in ["master_stop_timeout", "primary_stop_timeout"] {
+            seconds(key, &mut c.primary_stop_timeout_ms);
+        }
         seconds("primary_race_backoff", &mut c.race_backoff_ms);
         flag(document.get("synchronous_mode_strict"), &mut c.sync_strict);
-        c.max_lag_on_syncnode = document.get("maximum_lag_on_syncnode").and_then(Value::as_u64).filter(|lag| *lag > 0);
-        if let Some(n) = document.get("max_timelines_history").and_then(Value::as_u64) {
+        c.max_lag_on_syncnode = number("maximum_lag_on_syncnode").filter(|lag| *lag > 0);
+        if let Some(n) = number("max_timelines_history") {
             c.max_history = usize::try_from(n).unwrap_or(0);
         }
         c.ttl_ms = c.ttl_ms.max(MIN_TTL_MS);
         c.loop_wait_ms = c.loop_wait_ms.clamp(500, c.ttl_ms / 3);
         c.retry_timeout_ms = c.retry_timeout_ms.clamp(1_000, c.ttl_ms / 2);
-        if let Some(lag) = document.get("maximum_lag_on_failover").and_then(Value::as_u64) {
+        if let Some(lag) = number("maximum_lag_on_failover") {
             c.maximum_lag_on_failover = lag;
         }
         flag(document.get("check_timeline"), &mut c.check_timeline);
@@ -167,7 +196,7 @@ impl Dynamic {
             other if other.and_then(boolean) == Some(true) => SyncMode::Priority,
             _ => SyncMode::Off,
         };
-        if let Some(n) = document.get("synchronous_node_count").and_then(Value::as_u64) {
+        if let Some(n) = number("synchronous_node_count") {
             c.sync_count = usize::try_from(n).unwrap_or(1).max(1);
         }
         let aliases = ["permanent_replication_slots", "permanent_slots", "slots"];
@@ -185,12 +214,16 @@ impl Dynamic {
             flag(postgresql.get("use_pg_rewind"), &mut c.use_pg_rewind);
             flag(postgresql.get("remove_data_directory_on_rewind_failure"), &mut c.remove_on_rewind_failure);
             flag(postgresql.get("remove_data_directory_on_diverged_timelines"), &mut c.remove_on_divergence);
-            if let Some(Value::Object(parameters)) = postgresql.get("parameters") {
-                c.parameters =
-                    parameters.iter().filter_map(|(k, v)| Some((k.to_ascii_lowercase(), scalar(v)?))).collect();
-            }
-            if let Some(Value::Array(lines)) = postgresql.get("pg_hba") {
-                c.pg_hba = lines.iter().filter_map(|l| l.as_str().map(str::to_owned)).collect();
+            c.parameters = parameters::parameters(postgresql.get("parameters"));
+            c.pg_hba = lines(postgresql.get("pg_hba")).unwrap_or_default();
+            c.pg_ident = lines(postgresql.get("pg_ident")).unwrap_or_default();
+            for role in ["primary", "replica", "standby_leader"] {
+                let of = |key: &str| postgresql.get(format!("{key}_{role}"));
+                let parameters = parameters::parameters(of("parameters"));
+                let other = OfRole { parameters, pg_hba: lines(of("pg_hba")), pg_ident: lines(of("pg_ident")) };
+                if other != OfRole::default() {
+                    c.roles.insert(role.to_owned(), other);
+                }
             }
             c.recovery = recovery(postgresql.get("recovery_conf"));
             c.replica_without_leader = methods(postgresql.get("create_replica_methods"))
@@ -198,6 +231,19 @@ impl Dynamic {
                 .any(|name| postgresql.get(name).and_then(|m| m.get("no_leader")).and_then(boolean) == Some(true));
         }
         c
+    }
+
+    /// Parameters and lines for a member of this role.
+    pub fn of_role(&self, role: &str) -> (BTreeMap<String, String>, &[String], &[String]) {
+        let mut parameters = self.parameters.clone();
+        let Some(other) = self.roles.get(role) else { return (parameters, &self.pg_hba, &self.pg_ident) };
+        let cluster_wide = |name: &str| CLUSTER_WIDE.contains(&name);
+        parameters.extend(other.parameters.clone().into_iter().filter(|(name, _)| !cluster_wide(name)));
+        (
+            parameters,
+            other.pg_hba.as_deref().unwrap_or(&self.pg_hba),
+            other.pg_ident.as_deref().unwrap_or(&self.pg_ident),
+        )
     }
 }
 
@@ -229,23 +275,21 @@ pub const MIN_TTL_MS: u64 = 5_000;
 /// The dynamic configuration with the local section `postgresql` on top: key by key, parameters each for itself. `use_slots` and
 /// whether replication slots are used at all are the cluster's business, so that key never comes from one member.
 pub fn effective(document: &Value, local: &Value) -> Value {
-    let mut all = if document.is_null() { Value::Object(serde_json::Map::new()) } else { document.clone() };
+    let mut all = if document.is_null() { Value::Object(Map::new()) } else { document.clone() };
     let (Value::Object(top), Value::Object(local)) = (&mut all, local) else { return all };
-    let section = top.entry("postgresql").or_insert_with(|| Value::Object(serde_json::Map::new()));
+    let section = top.entry("postgresql").or_insert_with(|| Value::Object(Map::new()));
     let Value::Object(section) = section else { return all };
     for (key, value) in local {
-        match (key.as_str(), section.get_mut(key), value) {
-            ("use_slots", _, _) => {}
-            ("parameters", Some(Value::Object(there)), Value::Object(ours)) => {
-                there.extend(
-                    ours.iter()
-                        .filter(|(k, _)| !CLUSTER_WIDE.contains(&k.as_str()))
-                        .map(|(k, v)| (k.clone(), v.clone())),
-                );
+        let parameters = key == "parameters" || key.starts_with("parameters_");
+        match (section.get_mut(key), value) {
+            _ if key == "use_slots" => {}
+            (Some(Value::Object(there)), Value::Object(ours)) if parameters => {
+                // Names are the same in any case.
+                *there = std::mem::take(there).into_iter().map(|(name, v)| (name.to_ascii_lowercase(), v)).collect();
+                there.extend(own_parameters(ours));
             }
-            ("parameters", _, Value::Object(ours)) => {
-                let ours = ours.iter().filter(|(k, _)| !CLUSTER_WIDE.contains(&k.as_str()));
-                section.insert(key.clone(), Value::Object(ours.map(|(k, v)| (k.clone(), v.clone())).collect()));
+            (_, Value::Object(ours)) if parameters => {
+                section.insert(key.clone(), Value::Object(own_parameters(ours).collect()));
             }
             _ => {
                 section.insert(key.clone(), value.clone());
@@ -255,19 +299,53 @@ pub fn effective(document: &Value, local: &Value) -> Value {
     all
 }
 
-/// Parameters of which primary and standbys must agree: they are set for the whole cluster only.
-const CLUSTER_WIDE: [&str; 10] = [
-    "max_connections",
-    "max_locks_per_transaction",
-    "max_prepared_transactions",
-    "max_replication_slots",
-    "max_wal_senders",
-    "max_worker_processes",
-    "track_commit_timestamp",
-    "wal_keep_segments",
-    "wal_keep_size",
-    "wal_level",
-];
+/// What one member may set for itself.
+fn own_parameters(section: &Map<String, Value>) -> impl Iterator<Item = (String, Value)> {
+    section
+        .iter()
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.clone()))
+        .filter(|(name, _)| !CLUSTER_WIDE.contains(&name.as_str()))
+}
+
+/// A list of texts; none: it is not one.
+fn lines(value: Option<&Value>) -> Option<Vec<String>> {
+    let lines = value?.as_array()?;
+    Some(lines.iter().filter_map(|line| line.as_str().map(str::to_owned)).collect())
+}
+
+/// A whole number, also as a text.
+pub fn integer(value: &Value) -> Option<i64> {
+    match value {
+        Value::Number(number) => number.as_i64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    }
+}
+
+/// Seconds, or a text with one of PostgreSQL's units of time, in milliseconds.
+pub fn milliseconds(value: &Value) -> Option<u64> {
+    let (number, unit) = match value {
+        Value::Number(number) => (number.as_f64()?, "s"),
+        Value::String(text) => {
+            let text = text.trim();
+            let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
+            (number.trim().parse::<f64>().ok()?, unit)
+        }
+        _ => return None,
+    };
+    let factor = match unit {
+        "ms" => 1.0,
+        "" | "s" => 1_000.0,
+        "min" => 60_000.0,
+        "h" => 3_600_000.0,
+        "d" => 86_400_000.0,
+        _ => return None,
+    };
+    let ms = (number * factor).round();
+    // Longer than a century is a mistake, and would overflow sums of times.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within the bounds")]
+    (0.0..=3.2e12).contains(&ms).then_some(ms as u64)
+}
 
 /// The names of `create_replica_methods`: a list, or one name.
 pub fn methods(value: Option<&Value>) -> Vec<String> {
@@ -351,5 +429,42 @@ mod tests {
         assert_eq!(c.parameters["max_connections"], "50");
         assert_eq!(c.parameters["log_statement"], "ddl");
         assert_eq!(c.parameters["fsync"], "on");
+    }
+
+    #[test]
+    fn names_of_parameters_have_no_case() {
+        let dynamic = serde_json::json!({"postgresql": {"parameters": {"work_mem": "1MB", "TimeZone": "UTC"}}});
+        let local = serde_json::json!({"parameters": {"Work_Mem": "2MB", "timezone": "CET", "Max_Connections": 7}});
+        let c = Dynamic::parse(&effective(&dynamic, &local));
+        assert_eq!((c.parameters["work_mem"].as_str(), c.parameters["timezone"].as_str()), ("2MB", "CET"));
+        assert_eq!(c.parameters.len(), 2, "{:?}", c.parameters);
+    }
+
+    #[test]
+    fn a_role_may_have_its_own() {
+        let c = Dynamic::parse(&serde_json::json!({"postgresql": {
+            "parameters": {"work_mem": "1MB", "max_connections": 100}, "pg_hba": ["a"], "pg_ident": ["m s p"],
+            "parameters_replica": {"Work_Mem": "2MB", "max_connections": 7}, "pg_hba_primary": ["b"]}}));
+        let (parameters, hba, ident) = c.of_role("replica");
+        assert_eq!((parameters["work_mem"].as_str(), parameters["max_connections"].as_str()), ("2MB", "100"));
+        assert_eq!((hba, ident), (&["a".to_owned()][..], &["m s p".to_owned()][..]));
+        let (parameters, hba, _) = c.of_role("primary");
+        assert_eq!((parameters["work_mem"].as_str(), hba), ("1MB", &["b".to_owned()][..]));
+    }
+
+    #[test]
+    fn times_may_have_units() {
+        let ms = |value: serde_json::Value| milliseconds(&value);
+        assert_eq!(
+            [ms(10.into()), ms("10".into()), ms("5min".into()), ms("1.5 s".into())],
+            [Some(10_000), Some(10_000), Some(300_000), Some(1_500)]
+        );
+        for bad in
+            [serde_json::json!(-1), "x".into(), "5 years".into(), "nan".into(), "1e300".into(), serde_json::json!([])]
+        {
+            assert_eq!(milliseconds(&bad), None, "{bad}");
+        }
+        let c = Dynamic::parse(&serde_json::json!({"master_start_timeout": 5, "member_slots_ttl": "1h"}));
+        assert_eq!((c.primary_start_timeout_ms, c.member_slots_ttl_ms), (5_000, 3_600_000));
     }
 }

@@ -84,7 +84,14 @@ pub enum Effect {
     WakeAt(Boot),
     /// The configuration in force has changed: what the edge needs of it (methods, callbacks, recovery settings) it reads there.
     /// [`crate::config::effective`]: the dynamic one with the local one on top.
-    Settings(Box<serde_json::Value>),
+    Settings {
+        /// All of it, sound.
+        effective: Box<serde_json::Value>,
+        /// Why values of it are not used, in sentences.
+        problems: Vec<String>,
+        /// The dynamic one alone, as it is stored; none: there is none yet.
+        dynamic: Option<Box<serde_json::Value>>,
+    },
     /// Runs a callback of the user's, if one is configured. Nobody waits for it; it ends a former one that still runs.
     Callback {
         /// What happened.
@@ -206,6 +213,12 @@ pub struct ServerConfig {
     pub parameters: BTreeMap<String, String>,
     /// Lines of pg_hba.conf from the dynamic configuration, before ours.
     pub pg_hba: Vec<String>,
+    /// Lines of pg_ident.conf.
+    #[serde(default)]
+    pub pg_ident: Vec<String>,
+    /// A primary: of these parameters it starts with no more than that, because standbys still run with less.
+    #[serde(default)]
+    pub limits: BTreeMap<String, u64>,
     /// synchronous_standby_names
     pub sync_names: String,
     /// primary_conninfo and primary_slot_name; none: no upstream.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::history::Line;
 use crate::slots::SlotStatus;
+use crate::tags::Tags;
 use crate::types::{Boot, Lsn, Timeline, Wall};
 
 /// One thing that happened. Every answer carries the id of the effect that asked.
@@ -84,6 +85,10 @@ pub enum Event {
         /// Name to a sentence that says what to do; empty: all can be used.
         invalid: BTreeMap<String, String>,
     },
+    /// Our own configuration was read again.
+    Local(Box<Local>),
+    /// The dynamic configuration that was last in force here, from the data directory.
+    Cached(Box<serde_json::Value>),
     /// A peer answered a probe, or did not.
     Peer {
         /// Id of the effect.
@@ -109,6 +114,30 @@ pub enum Event {
         /// What is asked.
         request: Request,
     },
+}
+
+/// What of our own configuration may change while we run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Local {
+    /// Section `postgresql`, which wins over the dynamic one's.
+    pub section: serde_json::Value,
+    /// What this member may be used for.
+    pub tags: Tags,
+    /// What others connect to.
+    pub conn_url: String,
+    /// The same through a pooler or balancer (`postgresql.proxy_address`).
+    pub proxy_url: Option<String>,
+    /// Where our REST API is.
+    pub api_url: String,
+}
+
+/// Why a parameter waits for a restart: Patroni's `pending_restart_reason`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// With which the server runs.
+    pub old_value: String,
+    /// With which it would start.
+    pub new_value: String,
 }
 
 /// How a call of the store ended, or what a watch said.
@@ -285,8 +314,8 @@ pub struct ServerStatus {
     pub standbys: Vec<StandbyStatus>,
     /// Replication slots, but temporary ones.
     pub slots: Vec<SlotStatus>,
-    /// Parameters with pending_restart.
-    pub pending_restart: Vec<String>,
+    /// Parameters that wait for a restart.
+    pub pending_restart: BTreeMap<String, Pending>,
 }
 
 /// A row of pg_stat_replication.

@@ -35,6 +35,7 @@ pub fn member_status(view: &View, conn_url: &str, api_url: &str) -> Value {
     if let Some(server) = &view.server {
         if !server.pending_restart.is_empty() {
             set("pending_restart", json!(true));
+            set("pending_restart_reason", json!(server.pending_restart));
         }
         if server.in_recovery {
             set("xlog_location", json!(server.received.max(server.replayed)));
@@ -68,6 +69,9 @@ fn matriarch(view: &View) -> Value {
     }
     if !view.invalid_parameters.is_empty() {
         ours["invalid_parameters"] = json!(view.invalid_parameters);
+    }
+    if !view.config_problems.is_empty() {
+        ours["config_problems"] = json!(view.config_problems);
     }
     ours
 }

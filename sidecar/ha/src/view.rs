@@ -75,6 +75,9 @@ pub struct View {
     pub tags: BTreeMap<String, serde_json::Value>,
     /// Why parameters of the configuration cannot be used: name to sentence.
     pub invalid_parameters: BTreeMap<String, String>,
+    /// Why values of the configuration are not used, in sentences.
+    #[serde(default)]
+    pub config_problems: Vec<String>,
     /// Standbys of ours.
     pub standbys: Vec<StandbyStatus>,
     /// Our timeline.

@@ -47,6 +47,7 @@ pub fn document(seen: &Seen) -> Value {
         set("database_system_identifier", json!(server.system_id));
         if !server.pending_restart.is_empty() {
             set("pending_restart", json!(true));
+            set("pending_restart_reason", json!(server.pending_restart));
         }
     }
     // Told when it is in force: who was told may end the agent in any way, and PostgreSQL goes on.

@@ -2,6 +2,7 @@
 //! `matriarch` of our own, and who we are: the pod as the operator made it, or a Pod object that has the member's name.
 
 mod bootstrap;
+pub mod changes;
 pub mod command;
 pub mod ctl;
 pub mod custom;
@@ -9,11 +10,15 @@ mod elsewhere;
 mod environment;
 mod error;
 pub mod kubernetes;
+mod locate;
+pub mod log;
 pub mod matriarch;
 pub mod postgresql;
 pub mod restapi;
+mod schema;
 pub mod secrets;
 mod source;
+pub mod validate;
 pub mod value;
 pub mod watchdog;
 
@@ -33,7 +38,7 @@ pub use restapi::{RestApi, VerifyClient};
 pub use secrets::{Credentials, SecretError, User};
 pub use value::HostPort;
 
-/// Everything that stays as it is while the agent runs.
+/// Our own configuration, as it was read last.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The cluster's name.
@@ -62,6 +67,8 @@ pub struct Config {
     pub postgres: Postgres,
     /// Section `watchdog`.
     pub watchdog: watchdog::Watchdog,
+    /// Section `log`.
+    pub log: log::Log,
     /// Section `tags`.
     pub tags: Tags,
     /// Section `matriarch`.
@@ -104,6 +111,9 @@ impl Config {
         let restapi: RestApi = section(&document, "restapi")?;
         restapi.check()?;
         let bootstrap: bootstrap::Bootstrap = section(&document, "bootstrap")?;
+        if document.pointer("/bootstrap/dcs").is_some_and(|dcs| !dcs.is_object() && !dcs.is_null()) {
+            return Err(Error::value("bootstrap.dcs", "is no mapping: write its keys below it, such as `ttl: 30`"));
+        }
         let postgresql: postgresql::File = section(&document, "postgresql")?;
         let file: matriarch::File = section(&document, "matriarch")?;
 
@@ -146,10 +156,29 @@ impl Config {
             api,
             postgres,
             watchdog: watchdog::Watchdog::parse(document.get("watchdog"))?,
+            log: log::Log::parse(document.get("log").unwrap_or(&Value::Null))?,
             tags: Tags::parse(document.get("tags").unwrap_or(&Value::Null)),
             matriarch,
             document,
         })
+    }
+
+    /// The same member with another document: what cannot change while we run stays as it is.
+    pub fn with(&self, document: &Value) -> Result<Self, Error> {
+        let env = |name: &str| match name {
+            "POD_NAME" => Some(self.pod.name.clone()),
+            "POD_NAMESPACE" => Some(self.pod.namespace.clone()),
+            "POD_IP" => Some(self.pod.ip.clone()),
+            "POD_UID" => (!self.own_supervisor).then(|| self.pod.uid.clone()),
+            _ => None,
+        };
+        let new = Self::from_document(changes::keep_fixed(&self.document, document), env)?;
+        Ok(Self { pod: self.pod.clone(), ..new })
+    }
+
+    /// What is odd about it, in sentences.
+    pub fn warnings(&self) -> Vec<String> {
+        self.tags.conflicts().into_iter().chain(self.postgres.warnings.iter().cloned()).collect()
     }
 
     /// Names of the cluster's objects.
@@ -256,5 +285,7 @@ fn check_data_dir(data_dir: &Path, volume: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,20 @@ use serde_json::{Map, Value};
 use super::secrets::{Credentials, SecretError, User};
 use super::{Error, HostPort, value};
 
+/// What else `authentication` may say of a login: libpq's keywords.
+pub(super) const LOGIN: [&str; 10] = [
+    "sslmode",
+    "sslcert",
+    "sslkey",
+    "sslpassword",
+    "sslrootcert",
+    "sslcrl",
+    "sslcrldir",
+    "sslnegotiation",
+    "gssencmode",
+    "channel_binding",
+];
+
 /// Section `postgresql`, taken apart.
 #[derive(Debug, Clone)]
 pub struct Postgres {
@@ -18,8 +32,22 @@ pub struct Postgres {
     pub port: u16,
     /// Where others reach it.
     pub connect: HostPort,
+    /// The same through a pooler or balancer.
+    pub proxy: Option<HostPort>,
     /// PGDATA as the supervisor sees it.
     pub data_dir: PathBuf,
+    /// Where its configuration files are: PGDATA, or a folder beside it.
+    pub config_dir: PathBuf,
+    /// `postgresql`, of postgresql.conf.
+    pub config_base_name: String,
+    /// Included in postgresql.conf instead of what a cluster brought along.
+    pub custom_conf: Option<PathBuf>,
+    /// The database to which the agent connects.
+    pub database: String,
+    /// Of standbys that log in by Kerberos.
+    pub krbsrvname: Option<String>,
+    /// What cannot be used, in sentences.
+    pub(super) warnings: Vec<String>,
     /// Where PostgreSQL's programs are; none: in PATH, or where Debian has them.
     pub bin_dir: Option<PathBuf>,
     /// The first of `unix_socket_directories` in the file that is a folder.
@@ -54,8 +82,15 @@ impl Authentication {
 pub struct File {
     listen: Option<String>,
     connect_address: Option<String>,
+    proxy_address: Option<String>,
     data_dir: Option<PathBuf>,
     bin_dir: Option<PathBuf>,
+    bin_name: Value,
+    config_dir: Option<PathBuf>,
+    config_base_name: Option<String>,
+    custom_conf: Option<PathBuf>,
+    database: Option<String>,
+    krbsrvname: Option<String>,
     parameters: Map<String, Value>,
     authentication: Map<String, Value>,
 }
@@ -90,12 +125,49 @@ impl File {
         {
             return Err(Error::value("postgresql.bin_dir", format!("there is no `postgres` in {}", dir.display())));
         }
+        let mut warnings = Vec::new();
+        let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let config_dir = match self.config_dir.filter(|dir| !dir.as_os_str().is_empty() && *dir != data_dir) {
+            // The supervisor writes nowhere but on the volume.
+            Some(dir) if !data_dir.parent().is_some_and(|volume| dir.starts_with(volume)) => {
+                warnings.push(format!(
+                    "postgresql.config_dir: {} is not below the folder of the data directory: the configuration is written into the \
+                     data directory",
+                    dir.display()
+                ));
+                data_dir.clone()
+            }
+            Some(dir) => dir,
+            None => data_dir.clone(),
+        };
+        let config_base_name = filled(self.config_base_name).unwrap_or_else(|| "postgresql".to_owned());
+        if config_base_name.contains('/') {
+            return Err(Error::value(
+                "postgresql.config_base_name",
+                "has a slash in it: write a name such as postgresql",
+            ));
+        }
+        if self.bin_name.as_object().is_some_and(|names| !names.is_empty()) {
+            warnings.push(
+                "postgresql.bin_name has no effect here: programs have PostgreSQL's names, in bin_dir".to_owned(),
+            );
+        }
         let socket_dirs = self.parameters.get("unix_socket_directories").and_then(value::text).unwrap_or_default();
         Ok(Postgres {
             listen_addresses: listen.host,
             port: listen.port,
             connect,
+            proxy: match self.proxy_address.filter(|address| !address.is_empty()) {
+                Some(address) => Some(HostPort::parse("postgresql.proxy_address", &address)?),
+                None => None,
+            },
             data_dir,
+            config_dir,
+            config_base_name,
+            custom_conf: self.custom_conf.filter(|path| !path.as_os_str().is_empty()),
+            database: filled(self.database).unwrap_or_else(|| "postgres".to_owned()),
+            krbsrvname: filled(self.krbsrvname),
+            warnings,
             bin_dir,
             socket_dir: socket_dirs.split(',').map(|dir| PathBuf::from(dir.trim())).find(|dir| dir.is_absolute()),
             authentication: authentication(&self.authentication)?,
@@ -126,7 +198,8 @@ fn authentication(section: &Map<String, Value>) -> Result<Option<Authentication>
             return Err(Error::value(key("password"), "has a line break or a NUL in it: write one line"));
         }
         let username = field("username").unwrap_or_else(|| user.default_name().to_owned());
-        Ok(Some(Credentials { username, password, dbname: None }))
+        let options = LOGIN.iter().filter_map(|name| Some(((*name).to_owned(), field(name)?))).collect();
+        Ok(Some(Credentials { username, password, dbname: None, options }))
     };
     let need = |user: User| {
         let missing = || {

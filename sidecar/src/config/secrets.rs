@@ -1,6 +1,7 @@
 //! Who logs in to PostgreSQL: from Secrets, which are read at every use so that a rotated password is found, or as written in
 //! `postgresql.authentication`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -39,7 +40,7 @@ impl User {
 }
 
 /// Role name and password.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
     /// The role.
     pub username: String,
@@ -47,6 +48,8 @@ pub struct Credentials {
     pub password: String,
     /// `dbname`, where the folder has one.
     pub dbname: Option<String>,
+    /// How to log in: `sslmode`, `sslrootcert`, `channel_binding` …, libpq's keywords.
+    pub options: BTreeMap<String, String>,
 }
 
 impl fmt::Debug for Credentials {
@@ -98,6 +101,7 @@ impl Credentials {
             username: line("username").unwrap_or_else(|_| user.default_name().to_owned()),
             password: line("password")?,
             dbname: line("dbname").ok(),
+            options: BTreeMap::new(),
         })
     }
 }

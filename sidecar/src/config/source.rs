@@ -29,7 +29,7 @@ pub fn read(path: Option<&Path>) -> Result<Value, Error> {
 }
 
 /// One file, or all `*.yml` and `*.yaml` of a folder by name.
-fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+pub(super) fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }

@@ -122,6 +122,7 @@ fn errors_say_what_to_write() {
     assert!(parse("scope: a\npostgresql: {data_dir: pgdata}").unwrap_err().contains("/var/lib/matriarch/pgdata"));
     assert!(parse("scope: a\nbootstrap: {initdb: [{pwfile: x}]}").unwrap_err().contains("remove it"));
     assert!(parse("scope: [").unwrap_err().contains("patroni.yml"));
+    assert!(parse("scope: a\nbootstrap: {dcs: 5}").unwrap_err().starts_with("bootstrap.dcs: is no mapping"));
     assert!(parse("scope: a\nkubernetes: {labels: 3}").unwrap_err().starts_with("kubernetes: "));
     let only_uid = |name: &str| (name == "POD_UID").then(|| "u".to_owned());
     let error = Config::parse(Path::new("x"), "scope: a", only_uid).unwrap_err().to_string();

@@ -67,6 +67,8 @@ struct Driver {
     end: HandleEnd,
     /// What the core was told of parameters that cannot be used.
     invalid_parameters: BTreeMap<String, String>,
+    /// The dynamic configuration that was kept in the data directory was looked for.
+    cache_read: bool,
     /// Requests that wait for the core.
     asked: BTreeMap<u64, oneshot::Sender<Reply>>,
     next_request: u64,
@@ -86,6 +88,7 @@ pub async fn run(
         timer: clock::Timer::new()?,
         end,
         invalid_parameters: BTreeMap::new(),
+        cache_read: false,
         asked: BTreeMap::new(),
         next_request: 1,
         tasks: BTreeMap::new(),
@@ -123,6 +126,20 @@ impl Driver {
     fn before(&mut self, event: &Event) {
         match event {
             Event::Exited { .. } => self.world.postgres.forget_connection(),
+            Event::Attached(attached) => {
+                let cache = !std::mem::replace(&mut self.cache_read, true);
+                let running = attached.postmaster.is_some();
+                let (postgres, events) = (self.world.postgres.clone(), self.world.events.clone());
+                tokio::spawn(async move {
+                    if running {
+                        postgres.look_at_running().await;
+                    }
+                    if cache && let Some(document) = postgres.kept_dynamic().await {
+                        // Fails only when the loop has ended.
+                        let _ = events.send(Event::Cached(Box::new(document)));
+                    }
+                });
+            }
             Event::TaskDone { id, .. } => {
                 self.tasks.remove(id);
             }
@@ -218,7 +235,13 @@ impl Driver {
                 }
             }
             Effect::WakeAt(at) => self.timer.set(at.max(clock::boot().plus_ms(BREATH_MS)))?,
-            Effect::Settings(settings) => self.world.postgres.configured(&settings),
+            Effect::Settings { effective, problems, dynamic } => {
+                self.world.postgres.configured(&effective, &problems);
+                if let Some(dynamic) = dynamic {
+                    let postgres = self.world.postgres.clone();
+                    tokio::spawn(async move { postgres.keep_dynamic(&dynamic).await });
+                }
+            }
             Effect::Callback { action, role } => self.world.postgres.callback(action, &role),
             Effect::Publish(view) => {
                 self.end.view.send_replace(Arc::new(*view));

@@ -20,7 +20,7 @@ impl Postgres {
     /// Runs `postgresql.callbacks.<action>`, if there is one, with Patroni's arguments: action, role, scope. Waits for nothing.
     pub fn callback(&self, action: Callback, role: &str) {
         let Some(mut argv) = self.settings().callbacks.get(action.name()).cloned() else { return };
-        argv.extend([action.name().to_owned(), role.to_owned(), self.config.scope.clone()]);
+        argv.extend([action.name().to_owned(), role.to_owned(), self.config().scope.clone()]);
         let (supervisor, name) = (self.supervisor.clone(), action.name());
         let run = tokio::spawn(async move {
             match supervisor.callback(UserCommand { argv, env: BTreeMap::new(), data_dir: None }).await {

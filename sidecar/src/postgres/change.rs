@@ -29,7 +29,7 @@ impl Postgres {
     /// Writes and reloads if anything differs; done when a session sees it, and PostgreSQL's other processes got their signal
     /// before.
     async fn configure(&self, config: &ServerConfig) -> Result<(), Error> {
-        let client = match self.kept.client(&self.config).await {
+        let client = match self.kept.client(&self.reach()).await {
             Ok(client) => client,
             Err(error @ local::Error::Starting(_)) => return self.redirect(config, error).await,
             Err(error) => return Err(error.into()),
@@ -38,7 +38,7 @@ impl Postgres {
         if self.write_files(config, standby).await? {
             self.supervisor.done(Request::Reload).await?;
         }
-        let replication = self.config.credentials(User::Replication)?.username;
+        let replication = self.config().credentials(User::Replication)?;
         let conninfo =
             config.upstream.as_ref().map(|upstream| conf::primary_conninfo(&self.place, upstream, &replication));
         let slot = config.upstream.as_ref().and_then(|upstream| upstream.slot.clone());
@@ -95,7 +95,7 @@ impl Postgres {
     }
 
     pub(super) async fn checkpoint(&self) -> Result<(), Error> {
-        let client = local::connect(&self.config, "postgres", local::LONG).await?;
+        let client = local::connect(&self.reach(), &self.config().postgres.database, local::LONG).await?;
         client.batch_execute("CHECKPOINT").await?;
         Ok(())
     }

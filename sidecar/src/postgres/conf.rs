@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use matriarch_crds::cluster::CONTROLLED_PARAMETERS;
 use matriarch_ha::effect::{ServerConfig, Upstream};
+use matriarch_ha::event::Pending;
 
 use crate::config::{Config, Credentials};
 
@@ -14,11 +15,17 @@ pub const HEADER: &str = "\
 # Set parameters in the PostgresCluster, or by `patronictl edit-config`.
 ";
 
-/// Used unless the configuration says otherwise.
-const DEFAULTS: [(&str, &str); 7] = [
+/// Used unless the configuration says otherwise. Those that members must agree on are written always, whatever the file says
+/// that a cluster brought along.
+const DEFAULTS: [(&str, &str); 12] = [
     ("wal_level", "replica"),
+    ("max_connections", "100"),
+    ("max_locks_per_transaction", "64"),
+    ("max_prepared_transactions", "0"),
     ("max_wal_senders", "10"),
+    ("max_worker_processes", "8"),
     ("max_replication_slots", "10"),
+    ("track_commit_timestamp", "off"),
     ("wal_keep_size", "128MB"),
     // A broken stream is noticed and tried anew within seconds: failover and re-following wait for it.
     ("wal_receiver_timeout", "5s"),
@@ -56,6 +63,16 @@ pub struct Place {
     port: u16,
     cluster: String,
     member: String,
+    /// The superuser's database.
+    database: String,
+    /// Where the configuration files are: PGDATA, unless configured otherwise.
+    config_dir: PathBuf,
+    /// `postgresql`, of postgresql.conf.
+    base_name: String,
+    /// Included instead of what a cluster brought along.
+    custom_conf: Option<PathBuf>,
+    /// `krbsrvname` of standbys.
+    krbsrvname: Option<String>,
 }
 
 impl Place {
@@ -69,6 +86,11 @@ impl Place {
             port: config.postgres.port,
             cluster: config.scope.clone(),
             member: config.pod.name.clone(),
+            database: config.postgres.database.clone(),
+            config_dir: config.postgres.config_dir.clone(),
+            base_name: config.postgres.config_base_name.clone(),
+            custom_conf: config.postgres.custom_conf.clone(),
+            krbsrvname: config.postgres.krbsrvname.clone(),
         }
     }
     /// A file or folder beside PGDATA, such as `pgdata.new`.
@@ -79,11 +101,23 @@ impl Place {
     }
     /// postgresql.conf
     pub fn conf(&self) -> PathBuf {
-        self.data_dir.join("postgresql.conf")
+        self.config_dir.join(format!("{}.conf", self.base_name))
+    }
+    /// What postgresql.conf was before it became ours.
+    pub fn base_conf(&self) -> PathBuf {
+        self.config_dir.join(format!("{}.base.conf", self.base_name))
     }
     /// `pg_hba.conf`
     pub fn hba(&self) -> PathBuf {
-        self.data_dir.join("pg_hba.conf")
+        self.config_dir.join("pg_hba.conf")
+    }
+    /// `pg_ident.conf`
+    pub fn ident(&self) -> PathBuf {
+        self.config_dir.join("pg_ident.conf")
+    }
+    /// PostgreSQL would not look for its configuration there.
+    pub fn elsewhere(&self) -> bool {
+        self.conf() != self.data_dir.join("postgresql.conf")
     }
     /// postgresql.auto.conf
     pub fn auto_conf(&self) -> PathBuf {
@@ -132,23 +166,32 @@ impl Place {
     /// How a program in PostgreSQL's container reaches its server.
     pub fn url(&self, user: &str) -> String {
         let host = percent(&text(&self.socket_dir));
-        format!("postgres://{}@{host}:{}/postgres", percent(user), self.port)
+        format!("postgres://{}@{host}:{}/{}", percent(user), self.port, percent(&self.database))
     }
     /// Arguments of the postmaster: what no reload may change and no ALTER SYSTEM may override, and `more`.
     pub fn arguments(&self, more: &[(String, String)]) -> Vec<String> {
-        let fixed = self.fixed().into_iter().map(|(name, value)| (name.to_owned(), value));
+        let mut fixed = self.fixed();
+        if self.elsewhere() {
+            fixed.insert("config_file", text(&self.conf()));
+        }
+        let fixed = fixed.into_iter().map(|(name, value)| (name.to_owned(), value));
         fixed.chain(more.iter().cloned()).flat_map(|(n, v)| ["-c".to_owned(), format!("{n}={v}")]).collect()
     }
     fn fixed(&self) -> BTreeMap<&'static str, String> {
-        BTreeMap::from([
+        let mut fixed = BTreeMap::from([
             ("cluster_name", self.cluster.clone()),
             ("hba_file", text(&self.hba())),
             ("hot_standby", "on".to_owned()),
+            ("ident_file", text(&self.ident())),
             ("listen_addresses", self.listen_addresses.clone()),
             ("port", self.port.to_string()),
             ("unix_socket_directories", text(&self.socket_dir)),
             ("wal_log_hints", "on".to_owned()),
-        ])
+        ]);
+        if self.elsewhere() {
+            fixed.insert("data_directory", text(&self.data_dir));
+        }
+        fixed
     }
 }
 
@@ -166,7 +209,7 @@ fn text(path: &Path) -> String {
 #[derive(Debug, Clone, Copy)]
 pub struct Given<'a> {
     /// The replication role.
-    pub replication: &'a str,
+    pub replication: &'a Credentials,
     /// The certificates are in place.
     pub tls: bool,
     /// PostgreSQL's major version, where it is known.
@@ -182,7 +225,9 @@ pub fn postgresql_conf(place: &Place, config: &ServerConfig, given: Given) -> St
     let mut set = |name: &str, value: &str| {
         all.insert(name.to_owned(), value.to_owned());
     };
-    for (name, value) in DEFAULTS.into_iter().chain(WEAK_DEFAULTS.into_iter().filter(|_| !base)) {
+    for (name, value) in
+        DEFAULTS.into_iter().chain(WEAK_DEFAULTS.into_iter().filter(|_| !base && place.custom_conf.is_none()))
+    {
         set(name, value);
     }
     if major.is_some_and(|major| major >= 14) {
@@ -210,19 +255,27 @@ pub fn postgresql_conf(place: &Place, config: &ServerConfig, given: Given) -> St
     }
     set("synchronous_standby_names", &config.sync_names);
     set("recovery_target_timeline", "latest");
-    if let Some(upstream) = &config.upstream {
-        set("primary_conninfo", &primary_conninfo(place, upstream, replication));
-        set("primary_slot_name", upstream.slot.as_deref().unwrap_or_default());
+    // Said in any case: what is included may say otherwise.
+    let upstream = config.upstream.as_ref();
+    set("primary_conninfo", &upstream.map(|up| primary_conninfo(place, up, replication)).unwrap_or_default());
+    set("primary_slot_name", upstream.and_then(|up| up.slot.as_deref()).unwrap_or_default());
+    let included = place.custom_conf.clone().or_else(|| base.then(|| place.base_conf()));
+    let Some(included) = included else { return lines(&all) };
+    // What is written there is older than the cluster, and wins over defaults only.
+    let weak = WEAK_DEFAULTS.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let include = guc_quote(&text(&included));
+    format!("{HEADER}{}include_if_exists {include}\n{}", assignments(&weak), assignments(&all))
+}
+
+/// `pg_ident.conf`; none configured: no maps.
+pub fn pg_ident_conf(config: &ServerConfig) -> String {
+    let mut out = HEADER.to_owned();
+    for line in &config.pg_ident {
+        // One line each, whatever was written.
+        out.push_str(&line.replace(['\n', '\r'], " "));
+        out.push('\n');
     }
-    if matches!(all.get("wal_level").map(String::as_str), Some("minimal")) {
-        all.insert("wal_level".to_owned(), "replica".to_owned());
-    }
-    if base {
-        // What is written there is older than Patroni, and wins over defaults only.
-        let weak = WEAK_DEFAULTS.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        return format!("{HEADER}{}include 'postgresql.base.conf'\n{}", assignments(&weak), assignments(&all));
-    }
-    lines(&all)
+    out
 }
 
 /// Parameters as a file.
@@ -243,8 +296,13 @@ pub fn assignments(parameters: &BTreeMap<String, String>) -> String {
 }
 
 /// `primary_conninfo`, exactly as PostgreSQL will show it.
-pub fn primary_conninfo(place: &Place, upstream: &Upstream, replication: &str) -> String {
-    conninfo(place, upstream, &[("user", replication), ("application_name", &place.member)])
+pub fn primary_conninfo(place: &Place, upstream: &Upstream, replication: &Credentials) -> String {
+    let mut more = vec![("user", replication.username.as_str()), ("application_name", &place.member)];
+    more.extend(replication.options.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    if let Some(name) = &place.krbsrvname {
+        more.push(("krbsrvname", name));
+    }
+    conninfo(place, upstream, &more)
 }
 
 /// How a tool or the WAL receiver reaches `upstream`; `more` are keywords and values.
@@ -257,7 +315,10 @@ pub fn conninfo(place: &Place, upstream: &Upstream, more: &[(&str, &str)]) -> St
     }
     pairs.push(("port", &port));
     pairs.extend_from_slice(more);
-    pairs.extend([("passfile", passfile.as_str()), ("sslmode", "prefer"), ("connect_timeout", "5")]);
+    pairs.extend([("passfile", passfile.as_str()), ("connect_timeout", "5")]);
+    if !more.iter().any(|(name, _)| *name == "sslmode") {
+        pairs.push(("sslmode", "prefer"));
+    }
     // A primary that is gone without a word is noticed: unacknowledged for 5 s, or silent through three probes.
     pairs.extend([
         ("tcp_user_timeout", "5000"),
@@ -296,6 +357,8 @@ pub struct Roles<'a> {
     pub replication: &'a str,
     /// `pg_rewind`.
     pub rewind: &'a str,
+    /// To which it connects.
+    pub database: &'a str,
     /// The superuser's password is not known yet: a custom bootstrap brought another. Only the pod's containers reach the socket.
     pub trust_superuser: bool,
     /// Their passwords may be stored as MD5 hashes: an older cluster is taken over. Those that are not are asked for by SCRAM then too.
@@ -307,14 +370,15 @@ pub struct Roles<'a> {
 pub fn pg_hba_conf(config: &ServerConfig, roles: &Roles) -> String {
     let (superuser, replication, rewind) =
         (hba_quote(roles.superuser), hba_quote(roles.replication), hba_quote(roles.rewind));
+    let database = hba_quote(roles.database);
     let password = if roles.md5 { "md5" } else { "scram-sha-256" };
     let method = if roles.trust_superuser { "trust" } else { password };
     let mut out = format!(
         "{HEADER}
 local all {superuser} {method}
 host replication {replication} all {password}
-local postgres {rewind} {password}
-host postgres {rewind} all {password}
+local {database} {rewind} {password}
+host {database} {rewind} all {password}
 
 "
     );
@@ -353,11 +417,43 @@ pub fn cleaned_auto_conf(content: &str) -> Option<String> {
 pub fn raise(parameters: &mut BTreeMap<String, String>, control: &BTreeMap<String, u64>) {
     for (name, key, default) in RAISED {
         let Some(&needed) = control.get(key) else { continue };
-        let wanted = parameters.get(name).map_or(Some(default), |text| text.trim().parse().ok());
-        if wanted.is_some_and(|wanted| wanted < needed) {
+        if number(parameters, name, default).is_some_and(|wanted| wanted < needed) {
             parameters.insert(name.to_owned(), needed.to_string());
         }
     }
+}
+
+/// A primary starts with no more than its standbys have that still wait for a restart; never with less than it had.
+pub fn hold(
+    parameters: &mut BTreeMap<String, String>,
+    limits: &BTreeMap<String, u64>,
+    control: &BTreeMap<String, u64>,
+) {
+    for (name, key, default) in RAISED {
+        let Some(limit) = limits.get(name) else { continue };
+        let most = control.get(key).copied().unwrap_or(default).max(*limit);
+        if number(parameters, name, default).is_some_and(|wanted| wanted > most) {
+            parameters.insert(name.to_owned(), most.to_string());
+        }
+    }
+}
+
+/// What [`raise`] and [`hold`] have changed: such a parameter waits for a restart, though the file says what is in force.
+pub fn overridden(wanted: &BTreeMap<String, String>, written: &BTreeMap<String, String>) -> BTreeMap<String, Pending> {
+    let value = |all: &BTreeMap<String, String>, name: &str, default: u64| {
+        all.get(name).map_or_else(|| default.to_string(), |text| text.trim().to_owned())
+    };
+    RAISED
+        .into_iter()
+        .map(|(name, _, default)| (name, value(written, name, default), value(wanted, name, default)))
+        .filter(|(_, old_value, new_value)| old_value != new_value)
+        .map(|(name, old_value, new_value)| (name.to_owned(), Pending { old_value, new_value }))
+        .collect()
+}
+
+/// A parameter's number; none: PostgreSQL refuses what is written.
+fn number(parameters: &BTreeMap<String, String>, name: &str, default: u64) -> Option<u64> {
+    parameters.get(name).map_or(Some(default), |text| text.trim().parse().ok())
 }
 
 #[cfg(test)]
@@ -373,7 +469,16 @@ mod tests {
             port: 5432,
             cluster: "orders".into(),
             member: "orders-1".into(),
+            database: "postgres".into(),
+            config_dir: "/v/pgdata".into(),
+            base_name: "postgresql".into(),
+            custom_conf: None,
+            krbsrvname: None,
         }
+    }
+
+    fn replicator() -> Credentials {
+        Credentials { username: "replicator".into(), ..Credentials::default() }
     }
 
     fn upstream() -> Upstream {
@@ -389,20 +494,16 @@ mod tests {
     #[test]
     fn the_configuration_wins_over_defaults_and_never_over_what_is_ours() {
         let mut config = ServerConfig { upstream: Some(upstream()), ..ServerConfig::default() };
-        for (name, value) in [
-            ("Wal_Keep_Size", "1GB"),
-            ("port", "1"),
-            ("synchronous_standby_names", "*"),
-            ("wal_level", "minimal"),
-            ("search_path", "a'b\\c"),
-        ] {
+        for (name, value) in
+            [("Wal_Keep_Size", "1GB"), ("port", "1"), ("synchronous_standby_names", "*"), ("search_path", "a'b\\c")]
+        {
             config.parameters.insert(name.into(), value.into());
         }
         config.sync_names = "ANY 1 (\"orders-1\",\"orders-2\")".into();
         let text = postgresql_conf(
             &place(),
             &config,
-            Given { replication: "replicator", tls: true, major: Some(15), base: false },
+            Given { replication: &replicator(), tls: true, major: Some(15), base: false },
         );
         for line in [
             "wal_keep_size = '1GB'",
@@ -416,7 +517,9 @@ mod tests {
         ] {
             assert!(text.lines().any(|other| other == line), "{line} in\n{text}");
         }
-        assert!(text.contains("user=replicator application_name=orders-1 passfile=/v/conf/pgpass sslmode=prefer"));
+        assert!(text.contains(
+            "user=replicator application_name=orders-1 passfile=/v/conf/pgpass connect_timeout=5 sslmode=prefer"
+        ));
         assert!(!text.to_lowercase().contains("password="), "{text}");
     }
 
@@ -426,6 +529,7 @@ mod tests {
             superuser: "postgres",
             replication: "replicator",
             rewind: "rewinder",
+            database: "postgres",
             trust_superuser: false,
             md5: false,
         };
@@ -440,21 +544,22 @@ mod tests {
 
     #[test]
     fn what_was_configured_before_patroni_is_kept() {
-        let given = Given { replication: "replicator", tls: false, major: None, base: true };
+        let given = Given { replication: &replicator(), tls: false, major: None, base: true };
         let text = postgresql_conf(&place(), &ServerConfig::default(), given);
         let at =
             |line: &str| text.lines().position(|other| other == line).unwrap_or_else(|| panic!("{line} in\n{text}"));
-        let base = at("include 'postgresql.base.conf'");
+        let base = at("include_if_exists '/v/pgdata/postgresql.base.conf'");
         assert!(at("password_encryption = 'scram-sha-256'") < base, "a default gives way");
         assert!(at("wal_level = 'replica'") > base && at("hot_standby = 'on'") > base);
         assert_eq!(text.matches("password_encryption").count(), 1);
-        let roles = Roles { superuser: "p", replication: "r", rewind: "w", trust_superuser: false, md5: true };
+        let roles =
+            Roles { superuser: "p", replication: "r", rewind: "w", database: "d", trust_superuser: false, md5: true };
         assert!(pg_hba_conf(&ServerConfig::default(), &roles).contains("local all \"p\" md5\n"));
     }
 
     #[test]
     fn secrets_are_quoted() {
-        let who = Credentials { username: "re:pl".into(), password: "a\\b:c".into(), dbname: None };
+        let who = Credentials { username: "re:pl".into(), password: "a\\b:c".into(), ..Credentials::default() };
         assert_eq!(passfile(&[&who]), "*:*:*:re\\:pl:a\\\\b\\:c\n");
         assert_eq!(conninfo_quote("it's"), "'it\\'s'");
         assert_eq!(conninfo_quote(""), "''");
@@ -479,5 +584,63 @@ mod tests {
         assert_eq!(parameters["max_connections"], "200");
         assert_eq!(parameters["max_worker_processes"], "16");
         assert!(!parameters.contains_key("max_locks_per_transaction"));
+    }
+
+    #[test]
+    fn a_primary_waits_for_its_standbys_and_says_so() {
+        let wanted = BTreeMap::from([("max_connections".to_owned(), "200".to_owned())]);
+        let control = BTreeMap::from([("max_connections setting".to_owned(), 100)]);
+        let limits = |limit| BTreeMap::from([("max_connections".to_owned(), limit)]);
+        let mut held = wanted.clone();
+        hold(&mut held, &limits(100), &control);
+        assert_eq!(held["max_connections"], "100");
+        let waits = overridden(&wanted, &held);
+        assert_eq!(waits["max_connections"], Pending { old_value: "100".into(), new_value: "200".into() });
+        // It never gets less than it has, nor is anything held that nobody waits for.
+        let mut held = wanted.clone();
+        hold(&mut held, &limits(50), &BTreeMap::from([("max_connections setting".to_owned(), 150)]));
+        assert_eq!(held["max_connections"], "150");
+        let mut free = wanted.clone();
+        hold(&mut free, &BTreeMap::new(), &control);
+        assert!(overridden(&wanted, &free).is_empty());
+    }
+
+    #[test]
+    fn elsewhere_and_otherwise_called_files_are_told_to_the_postmaster() {
+        let place = Place {
+            config_dir: "/v/etc".into(),
+            base_name: "main".into(),
+            custom_conf: Some("/etc/my.conf".into()),
+            ..place()
+        };
+        assert_eq!(place.conf(), Path::new("/v/etc/main.conf"));
+        let arguments = place.arguments(&[]).join(" ");
+        assert!(
+            arguments.contains("config_file=/v/etc/main.conf") && arguments.contains("data_directory=/v/pgdata"),
+            "{arguments}"
+        );
+        let text = postgresql_conf(
+            &place,
+            &ServerConfig::default(),
+            Given { replication: &replicator(), tls: false, major: None, base: false },
+        );
+        assert!(
+            text.contains("include_if_exists '/etc/my.conf'") && text.contains("primary_conninfo = ''\n"),
+            "{text}"
+        );
+        assert!(!self::place().arguments(&[]).join(" ").contains("config_file"));
+    }
+
+    #[test]
+    fn how_standbys_log_in_is_the_configurations() {
+        let options =
+            [("sslmode", "verify-full"), ("sslrootcert", "/ca.crt")].map(|(n, v)| (n.to_owned(), v.to_owned()));
+        let who = Credentials { options: options.into(), ..replicator() };
+        let place = Place { krbsrvname: Some("pg".into()), ..place() };
+        let conninfo = primary_conninfo(&place, &upstream(), &who);
+        assert!(
+            conninfo.contains("sslmode=verify-full sslrootcert=/ca.crt krbsrvname=pg") && !conninfo.contains("prefer"),
+            "{conninfo}"
+        );
     }
 }

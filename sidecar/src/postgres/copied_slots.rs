@@ -69,7 +69,7 @@ impl Postgres {
                 }
             }
         }
-        let client = local::connect(&self.config, "postgres", local::SHORT).await?;
+        let client = local::connect(&self.reach(), &self.reach().postgres.database, local::SHORT).await?;
         self.drop_unproven(&client).await
     }
 
@@ -84,7 +84,7 @@ impl Postgres {
             None => None,
         };
         let Some(physical) = physical else { return Ok(Some(marked)) };
-        let client = local::connect(&self.config, "postgres", local::SHORT).await?;
+        let client = local::connect(&self.reach(), &self.reach().postgres.database, local::SHORT).await?;
         let ours = client
             .query(
                 "SELECT slot_name::text, catalog_xmin::text FROM pg_catalog.pg_replication_slots
@@ -120,8 +120,9 @@ impl Postgres {
 
     /// What the leader answers, as `psql -At` writes it. With the rights of `pg_rewind`'s role.
     pub(super) async fn ask(&self, from: &Upstream, sql: &str) -> Result<String, Error> {
-        let user = self.config.credentials(User::Rewind)?.username;
-        let more = [("user", user.as_str()), ("dbname", "postgres"), ("application_name", "matriarch")];
+        let user = self.config().credentials(User::Rewind)?.username;
+        let database = self.config().postgres.database.clone();
+        let more = [("user", user.as_str()), ("dbname", database.as_str()), ("application_name", "matriarch")];
         let source = conf::conninfo(&self.place, from, &more);
         let arguments = ["-X", "-At", "-q", "-w", "-d", &source, "-c", sql].map(ToOwned::to_owned).to_vec();
         let finished = self.supervisor.run(tool("psql", arguments)).await?;

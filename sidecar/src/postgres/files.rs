@@ -7,6 +7,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use futures::future::try_join_all;
 use matriarch_ha::effect::ServerConfig;
+use matriarch_ha::event::Pending;
 
 use super::inherited::{self, Inherited};
 use super::{Error, Postgres, conf, tool};
@@ -23,6 +24,8 @@ pub struct Files {
     last: Mutex<Option<(ServerConfig, bool)>>,
     /// What the directory has brought along.
     inherited: Mutex<Option<Inherited>>,
+    /// What was written otherwise than it is configured, so that primary and standbys fit together.
+    overridden: Mutex<BTreeMap<String, Pending>>,
 }
 
 impl Files {
@@ -39,6 +42,11 @@ impl Files {
 
     fn configured(&self, config: &ServerConfig, standby: bool) {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((config.clone(), standby));
+    }
+
+    /// Parameters that wait for a restart though the files say what is in force.
+    pub fn overridden(&self) -> BTreeMap<String, Pending> {
+        self.overridden.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn written(&self) -> std::sync::MutexGuard<'_, BTreeMap<PathBuf, u64>> {
@@ -78,18 +86,25 @@ impl Postgres {
         self.files.configured(config, standby);
         let bootstrap = self.bootstrap_marker().await?;
         let keeps =
-            bootstrap.is_some() && self.config.bootstrap.custom.as_ref().is_some_and(|custom| custom.keep_recovery);
+            bootstrap.is_some() && self.config().bootstrap.custom.as_ref().is_some_and(|custom| custom.keep_recovery);
         let mut config = config.clone();
         config.parameters = self.parameters.check(&self.supervisor, &self.place, &config.parameters).await?;
-        if standby {
+        let wanted = config.parameters.clone();
+        if standby || !config.limits.is_empty() {
             let floor = match self.known_floor() {
-                Some(floor) => floor,
-                None => self.read_floor().await?,
+                Some(floor) if standby => floor,
+                // A primary's own values are there only since it has started.
+                _ => self.read_floor().await?,
             };
-            conf::raise(&mut config.parameters, &floor);
+            if standby {
+                conf::raise(&mut config.parameters, &floor);
+            } else {
+                conf::hold(&mut config.parameters, &config.limits, &floor);
+            }
         }
+        self.override_with(conf::overridden(&wanted, &config.parameters), standby);
         // Outside of the operator's pods the REST API's certificates are not PostgreSQL's.
-        let tls = match tls_files(&self.config.restapi).filter(|_| !self.config.own_supervisor) {
+        let tls = match tls_files(&self.config().restapi).filter(|_| !self.config().own_supervisor) {
             Some(files) if self.speaks_tls().await? => Some(files),
             _ => None,
         };
@@ -97,13 +112,15 @@ impl Postgres {
         if config.pg_hba.is_empty() {
             config.pg_hba.clone_from(&inherited.rules);
         }
-        let role = |user: User| self.config.credentials(user);
+        let role = |user: User| self.config().credentials(user);
         let (replication, superuser) = (role(User::Replication)?, role(User::Superuser)?);
         let rewind = role(User::Rewind).ok();
+        let database = self.config().postgres.database.clone();
         let roles = conf::Roles {
             superuser: &superuser.username,
             replication: &replication.username,
             rewind: rewind.as_ref().map_or("rewinder", |rewind| rewind.username.as_str()),
+            database: &database,
             trust_superuser: bootstrap.is_some(),
             md5: inherited.base,
         };
@@ -111,7 +128,7 @@ impl Postgres {
             &self.place,
             &config,
             conf::Given {
-                replication: &replication.username,
+                replication: &replication,
                 tls: tls.is_some(),
                 major: self.supervisor.major_version(),
                 base: inherited.base,
@@ -119,13 +136,17 @@ impl Postgres {
         );
         let hba = conf::pg_hba_conf(&config, &roles);
         // What the configuration points to is there before the configuration is.
-        let mut first = vec![self.put(self.place.hba(), hba, 0o600)];
+        let mut first = vec![
+            self.put(self.place.hba(), hba, 0o600),
+            self.put(self.place.ident(), conf::pg_ident_conf(&config), 0o600),
+        ];
         for (name, content) in tls.into_iter().flatten() {
             first.push(self.put(self.place.tls(name), content, 0o600));
         }
         let mut changed = try_join_all(first).await?.contains(&true);
         changed |= self.write_passfile().await?;
         changed |= self.put(self.place.conf(), text, 0o600).await?;
+        self.write_dynamic().await;
         if !keeps
             && let Some(auto) = self.supervisor.read(self.place.auto_conf()).await?
             && let Some(cleaned) = conf::cleaned_auto_conf(&auto)
@@ -147,6 +168,18 @@ impl Postgres {
         Ok(found)
     }
 
+    /// What is written otherwise than it is configured is said when it begins.
+    fn override_with(&self, overridden: BTreeMap<String, Pending>, standby: bool) {
+        let mut former = self.files.overridden.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, Pending { old_value, new_value }) in &overridden {
+            if former.get(name).is_none_or(|said| said.old_value != *old_value || said.new_value != *new_value) {
+                let why = if standby { "the primary still has" } else { "standbys still wait for a restart with" };
+                tracing::warn!(parameter = %name, "{name} stays {old_value} instead of {new_value}: {why} {old_value}");
+            }
+        }
+        *former = overridden;
+    }
+
     /// Some builds of PostgreSQL have no TLS, and refuse to start when told to use it.
     async fn speaks_tls(&self) -> Result<bool, Error> {
         if let Some(known) = self.files.speaks_tls.get() {
@@ -164,16 +197,16 @@ impl Postgres {
 
     /// Writes the passfile of the WAL receiver and the tools.
     pub(super) async fn write_passfile(&self) -> Result<bool, Error> {
-        let replication = self.config.credentials(User::Replication)?;
+        let replication = self.config().credentials(User::Replication)?;
         let mut who = vec![&replication];
-        let rewind = self.config.credentials(User::Rewind).ok();
+        let rewind = self.config().credentials(User::Rewind).ok();
         who.extend(&rewind);
         // The WAL receiver reads it at every connect: no reload is needed.
         self.put(self.place.passfile(), conf::passfile(&who), 0o600).await?;
         Ok(false)
     }
 
-    async fn put(&self, path: PathBuf, content: String, mode: u32) -> Result<bool, CallError> {
+    pub(super) async fn put(&self, path: PathBuf, content: String, mode: u32) -> Result<bool, CallError> {
         self.files.put(&self.supervisor, path, content, mode).await
     }
 }

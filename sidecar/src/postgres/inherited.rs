@@ -21,10 +21,6 @@ pub struct Inherited {
 }
 
 impl Place {
-    /// postgresql.base.conf
-    fn base_conf(&self) -> PathBuf {
-        self.data_dir.join("postgresql.base.conf")
-    }
     /// Rules that are nowhere else.
     fn inherited_hba(&self) -> PathBuf {
         self.data_dir.join("pg_hba.base.conf")

@@ -1,5 +1,6 @@
 //! Our PostgreSQL: what is in its directory, how it is, and every change of it, through the supervisor and its unix socket.
 
+mod cache;
 mod callbacks;
 pub mod change;
 pub mod conf;
@@ -14,11 +15,12 @@ pub mod remote;
 pub mod settings;
 mod slots;
 pub mod tasks;
+pub mod units;
 mod watchdog;
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use matriarch_ha::config::effective;
@@ -79,13 +81,20 @@ impl From<Error> for TaskError {
 
 /// Our PostgreSQL. Shared by the tasks that work on it.
 pub struct Postgres {
-    config: Arc<Config>,
+    /// As it was read last.
+    config: RwLock<Arc<Config>>,
     supervisor: Supervisor,
     place: conf::Place,
     kept: query::Kept,
     files: files::Files,
     parameters: parameters::Checked,
     settings: Mutex<Arc<Settings>>,
+    /// The dynamic configuration, to be kept in the data directory.
+    dynamic: cache::Dynamic,
+    /// Port and folder of the socket of a server that another agent started.
+    running: Mutex<Option<(u16, PathBuf)>>,
+    /// What was said of the configuration in force.
+    said: Mutex<BTreeSet<String>>,
     callbacks: callbacks::Callbacks,
     /// The mark of a custom bootstrap, where it was looked for.
     bootstrap: Mutex<Option<Option<String>>>,
@@ -99,22 +108,66 @@ impl Postgres {
         Self {
             place: conf::Place::new(&config),
             settings: Mutex::new(Arc::new(Settings::parse(&effective(&config.bootstrap_dcs, &config.local)))),
-            config,
+            config: RwLock::new(config),
             supervisor,
             kept: query::Kept::default(),
             files: files::Files::default(),
             parameters: parameters::Checked::default(),
             floor: Mutex::default(),
+            running: Mutex::default(),
+            said: Mutex::default(),
+            dynamic: cache::Dynamic::default(),
             callbacks: callbacks::Callbacks::default(),
             bootstrap: Mutex::default(),
         }
     }
 
+    /// Our own configuration as it was read last.
+    fn config(&self) -> Arc<Config> {
+        self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The same, with the port and the socket of the server that runs: another agent may have started it with others.
+    fn reach(&self) -> Arc<Config> {
+        let config = self.config();
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match running {
+            Some((port, sockets))
+                if port != config.postgres.port || sockets != config.matriarch.postgres_socket_dir =>
+            {
+                let mut config = Config::clone(&config);
+                (config.postgres.port, config.matriarch.postgres_socket_dir) = (port, sockets);
+                Arc::new(config)
+            }
+            _ => config,
+        }
+    }
+
+    /// A supervisor is connected: on which port and in which folder does the server that it runs listen?
+    pub async fn look_at_running(&self) {
+        let text = self.supervisor.read(self.place.pid_file()).await.ok().flatten();
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = text.as_deref().and_then(listens);
+    }
+
+    /// Our own configuration was read again. What PostgreSQL needs of it comes into force with the next change of its files.
+    pub fn reconfigure(&self, config: Arc<Config>) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        self.files.forget();
+        self.parameters.forget();
+    }
+
     /// The configuration in force has changed.
-    pub fn configured(&self, effective: &serde_json::Value) {
+    pub fn configured(&self, effective: &serde_json::Value, problems: &[String]) {
         let settings = Settings::parse(effective);
-        for problem in &settings.problems {
+        let said = std::mem::replace(
+            &mut *self.said.lock().unwrap_or_else(PoisonError::into_inner),
+            settings.problems.iter().chain(problems).chain(&settings.notes).cloned().collect(),
+        );
+        for problem in settings.problems.iter().chain(problems).filter(|problem| !said.contains(*problem)) {
             tracing::warn!("{problem}");
+        }
+        for note in settings.notes.iter().filter(|note| !said.contains(*note)) {
+            tracing::info!("{note}");
         }
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
         self.guard_soon();
@@ -136,12 +189,16 @@ impl Postgres {
 
     /// The server's state. Asks the socket only, so a stopped server answers at once that it does not.
     pub async fn query(&self, limit: Duration) -> Result<ServerStatus, QueryError> {
-        self.kept.status(&self.config, limit).await
+        let (mut status, listens) = self.kept.status(&self.reach(), limit).await?;
+        for (name, pending) in self.files.overridden().into_iter().chain(listens.pending(&self.config())) {
+            status.pending_restart.entry(name).or_insert(pending);
+        }
+        Ok(status)
     }
 
     /// The history of a timeline that this server made.
     pub async fn history(&self, timeline: Timeline) -> Result<Vec<Line>, Error> {
-        Ok(self.kept.history(&self.config, timeline).await?)
+        Ok(self.kept.history(&self.reach(), timeline).await?)
     }
 
     /// What is in the data directory.
@@ -203,6 +260,14 @@ impl Postgres {
     fn known_floor(&self) -> Option<BTreeMap<String, u64>> {
         self.floor.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// Lines 4 and 5 of postmaster.pid are the port and the folder of the socket (PostgreSQL's miscadmin.h).
+fn listens(pid_file: &str) -> Option<(u16, PathBuf)> {
+    let mut lines = pid_file.lines().skip(3);
+    let port = lines.next()?.trim().parse().ok()?;
+    let sockets = lines.next()?.trim();
+    (!sockets.is_empty()).then(|| (port, sockets.into()))
 }
 
 /// A program with messages that code can read.

@@ -31,6 +31,11 @@ impl Checked {
         self.last().invalid.clone()
     }
 
+    /// Everything is to be asked again.
+    pub fn forget(&self) {
+        self.last().asked = None;
+    }
+
     fn last(&self) -> std::sync::MutexGuard<'_, Last> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use matriarch_ha::event::{QueryError, ServerStatus, StandbyStatus};
+use matriarch_ha::event::{Pending, QueryError, ServerStatus, StandbyStatus};
 use matriarch_ha::history::{Line, parse_file};
 use matriarch_ha::slots::{SlotKind, SlotStatus};
 use matriarch_ha::types::{Lsn, Timeline, Wall};
@@ -11,6 +11,7 @@ use serde::Deserialize;
 use tokio_postgres::{Client, Row, Statement};
 
 use super::local::{self, Error};
+use super::units;
 use crate::config::Config;
 
 /// `pg_is_in_recovery` is read once (a subquery with a volatile function is not flattened), so that a promotion in between
@@ -56,15 +57,19 @@ SELECT r.recovering,
                                                    'failover', coalesce((to_jsonb(s) ->> 'failover')::boolean, false))
                                  ORDER BY slot_name), '[]')::text
           FROM pg_catalog.pg_replication_slots s WHERE NOT temporary),
-       ARRAY(SELECT name FROM pg_catalog.pg_settings
-              WHERE pending_restart AND name NOT LIKE 'recovery_target%' ORDER BY 1),
+       (SELECT coalesce(json_agg(json_build_object(
+                   'name', s.name, 'old', current_setting(s.name), 'unit', s.unit, 'boot', s.boot_val,
+                   'new', (SELECT f.setting FROM pg_catalog.pg_file_settings f
+                            WHERE lower(f.name) = lower(s.name) ORDER BY f.seqno DESC LIMIT 1))), '[]')::text
+          FROM pg_catalog.pg_settings s WHERE s.pending_restart AND s.name NOT LIKE 'recovery_target%'),
        (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()),
        EXISTS (SELECT FROM pg_catalog.pg_stat_activity
                 WHERE backend_type = 'startup' AND wait_event IN ('RecoveryWalStream', 'RecoveryRetrieveRetryInterval')),
        r.recovering AND current_setting('restore_command') <> '',
        coalesce((SELECT latest_end_lsn - '0/0' FROM pg_catalog.pg_stat_wal_receiver), 0)::bigint,
        (extract(epoch FROM pg_catalog.pg_last_xact_replay_timestamp()) * 1000000)::bigint,
-       EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE backend_type = 'startup' AND wait_event = 'RecoveryPause')
+       EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE backend_type = 'startup' AND wait_event = 'RecoveryPause'),
+       ARRAY[current_setting('listen_addresses'), current_setting('port')]
   FROM (SELECT pg_catalog.pg_is_in_recovery() AS recovering) r";
 
 /// A connection that is kept for questions, and opened again after any error.
@@ -90,7 +95,7 @@ struct Held {
 
 impl Kept {
     /// The server's state, within `limit`.
-    pub async fn status(&self, config: &Config, limit: Duration) -> Result<ServerStatus, QueryError> {
+    pub async fn status(&self, config: &Config, limit: Duration) -> Result<(ServerStatus, Listens), QueryError> {
         let answer = tokio::time::timeout(limit, async {
             let held = self.held(config).await?;
             let row = held.client.query_one(&held.status, &[]).await?;
@@ -126,7 +131,7 @@ impl Kept {
         if let Some(held) = kept {
             return Ok(held);
         }
-        let client = local::connect(config, "postgres", local::SHORT).await?;
+        let client = local::connect(config, &config.postgres.database, local::SHORT).await?;
         let status = client.prepare(STATUS).await?;
         let held = Arc::new(Held { client, status });
         *self.slot() = Some(held.clone());
@@ -162,6 +167,40 @@ struct Standby {
     address: Option<String>,
 }
 
+/// Where the server listens, which was told to its postmaster at its start.
+#[derive(Debug, Default)]
+pub struct Listens(Vec<String>);
+
+impl Listens {
+    /// What of it is otherwise from the next start on.
+    pub fn pending(&self, config: &Config) -> Vec<(String, Pending)> {
+        let wanted = [config.postgres.listen_addresses.clone(), config.postgres.port.to_string()];
+        let all = ["listen_addresses", "port"].into_iter().zip(self.0.iter().zip(wanted));
+        all.filter(|(_, (old, new))| *old != new)
+            .map(|(name, (old, new))| (name.to_owned(), Pending { old_value: old.clone(), new_value: new }))
+            .collect()
+    }
+}
+
+/// A parameter that waits for a restart.
+#[derive(Deserialize)]
+struct Waiting {
+    name: String,
+    old: String,
+    unit: Option<String>,
+    boot: Option<String>,
+    new: Option<String>,
+}
+
+impl Waiting {
+    /// In Patroni's words: values with the largest unit that fits. What is in no file goes back to its default.
+    fn pending(self) -> (String, Pending) {
+        let new = self.new.or(self.boot).unwrap_or_default();
+        let new_value = self.unit.as_deref().and_then(|unit| units::shown(&new, unit)).unwrap_or(new);
+        (self.name, Pending { old_value: self.old, new_value })
+    }
+}
+
 #[derive(Deserialize)]
 struct Slot {
     name: String,
@@ -182,7 +221,7 @@ impl From<Slot> for SlotStatus {
     }
 }
 
-fn read(row: &Row) -> Result<ServerStatus, Error> {
+fn read(row: &Row) -> Result<(ServerStatus, Listens), Error> {
     let lsn = |column: usize| -> Result<Lsn, Error> {
         Ok(Lsn(u64::try_from(row.try_get::<_, i64>(column)?).unwrap_or_default()))
     };
@@ -192,7 +231,10 @@ fn read(row: &Row) -> Result<ServerStatus, Error> {
         .map_err(|error| Error::Failed(format!("pg_stat_replication cannot be read: {error}")))?;
     let slots: Vec<Slot> = serde_json::from_str(row.try_get(13)?)
         .map_err(|error| Error::Failed(format!("pg_replication_slots cannot be read: {error}")))?;
-    Ok(ServerStatus {
+    let waiting: Vec<Waiting> = serde_json::from_str(row.try_get(14)?)
+        .map_err(|error| Error::Failed(format!("pg_settings cannot be read: {error}")))?;
+    let listens: Vec<String> = row.try_get(21)?;
+    let status = ServerStatus {
         in_recovery: row.try_get(0)?,
         system_id: row.try_get(1)?,
         timeline: Timeline(number(2)?),
@@ -218,12 +260,13 @@ fn read(row: &Row) -> Result<ServerStatus, Error> {
             })
             .collect(),
         slots: slots.into_iter().map(SlotStatus::from).collect(),
-        pending_restart: row.try_get(14)?,
+        pending_restart: waiting.into_iter().map(Waiting::pending).collect(),
         checkpoint_timeline: Timeline(number(15)?),
         replay_waits: row.try_get(16)?,
         from_archive: row.try_get(17)?,
         upstream_end: lsn(18)?,
         replayed_at: row.try_get::<_, Option<i64>>(19)?.map(Wall),
         replay_paused: row.try_get(20)?,
-    })
+    };
+    Ok((status, Listens(listens)))
 }

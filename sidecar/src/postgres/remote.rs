@@ -36,7 +36,7 @@ impl Postgres {
 
     /// Commands of the replication protocol; none: the image has no psql.
     pub(super) async fn walsender(&self, whom: &Upstream, commands: &[&str]) -> Result<Option<String>, Error> {
-        let replication = self.config.credentials(User::Replication)?;
+        let replication = self.config().credentials(User::Replication)?;
         let more =
             [("user", replication.username.as_str()), ("replication", "true"), ("application_name", "matriarch")];
         let source = conf::conninfo(&self.place, whom, &more);

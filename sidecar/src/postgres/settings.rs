@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use matriarch_ha::config::{Dynamic, boolean, methods};
+use matriarch_ha::config::{Dynamic, boolean, methods, notes};
 use serde_json::{Map, Value};
 
 use crate::config::command;
@@ -57,6 +57,8 @@ pub struct Settings {
     pub standby_cluster: bool,
     /// What of it cannot be used, in sentences.
     pub problems: Vec<String>,
+    /// What of it is used otherwise than it is written.
+    pub notes: Vec<String>,
 }
 
 /// One way to make a copy.
@@ -91,6 +93,7 @@ impl Settings {
         let postgresql = effective.get("postgresql").unwrap_or(&nothing);
         settings.replica = settings.methods(postgresql.get("create_replica_methods"), postgresql);
         let dynamic = Dynamic::parse(effective);
+        settings.notes = notes(effective);
         (settings.pause, settings.loop_wait_ms) = (dynamic.pause, dynamic.loop_wait_ms);
         settings.ttl_s = u32::try_from(dynamic.ttl_ms / 1000).unwrap_or(u32::MAX);
         settings.pre_promote = settings.command("pre_promote", postgresql.get("pre_promote"));

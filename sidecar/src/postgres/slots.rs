@@ -137,7 +137,7 @@ impl Connections<'_> {
         match self.open.entry(database.to_owned()) {
             Entry::Occupied(open) => Ok(open.into_mut()),
             Entry::Vacant(none) => {
-                Ok(none.insert(local::connect(&self.postgres.config, database, local::SHORT).await?))
+                Ok(none.insert(local::connect(&self.postgres.reach(), database, local::SHORT).await?))
             }
         }
     }

@@ -8,7 +8,8 @@ use crate::config::watchdog::Mode;
 impl Postgres {
     /// The device and its timeout; none: off, or a person is at the keyboard.
     fn watchdog(&self) -> Result<Option<Watchdog>, String> {
-        let (config, settings) = (&self.config.watchdog, self.settings());
+        let (config, settings) = (self.config(), self.settings());
+        let config = &config.watchdog;
         if config.mode == Mode::Off || settings.pause {
             return Ok(None);
         }
@@ -25,7 +26,7 @@ impl Postgres {
 
     /// Before PostgreSQL becomes writable the supervisor knows what guards it.
     pub(super) async fn guard(&self) -> Result<(), Error> {
-        let required = self.config.watchdog.mode == Mode::Required;
+        let required = self.config().watchdog.mode == Mode::Required;
         let watchdog = match self.watchdog() {
             Ok(watchdog) => watchdog,
             Err(why) if required => return Err(Error::Forbidden(why)),
@@ -34,7 +35,7 @@ impl Postgres {
                 None
             }
         };
-        if self.config.watchdog.mode == Mode::Off {
+        if self.config().watchdog.mode == Mode::Off {
             return Ok(()); // the supervisor knows of none
         }
         match self.supervisor.done(Request::Guard { watchdog }).await {
@@ -49,7 +50,7 @@ impl Postgres {
 
     /// The configuration has changed: a pause lets the device go, its end takes it again with the next permit.
     pub(super) fn guard_soon(&self) {
-        if self.config.watchdog.mode == Mode::Off {
+        if self.config().watchdog.mode == Mode::Off {
             return;
         }
         let watchdog = self.watchdog().unwrap_or_default();

@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod cascade;
+pub mod configuration;
 pub mod data;
 pub mod faults;
 pub mod guard;

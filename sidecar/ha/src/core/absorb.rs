@@ -5,10 +5,10 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Call, Core};
-use crate::config::{Dynamic, effective};
+use crate::config::{Dynamic, effective, sound};
 use crate::decide::Job;
 use crate::effect::{Effect, Reply};
-use crate::event::{Attached, Event, Kind, Now, QueryError, ServerStatus, StoreError, StoreEvent, TaskError};
+use crate::event::{Attached, Event, Kind, Local, Now, QueryError, ServerStatus, StoreError, StoreEvent, TaskError};
 use crate::member::Member;
 use crate::mutants::{self, Mutant};
 use crate::snapshot::{Repair, TaskKind};
@@ -20,6 +20,9 @@ const RESTARTPOINT_MS: u64 = 5_000;
 const BOOTSTRAP_TRIES: u32 = 10;
 /// A replay that has not moved for so long is taken for done, should the server not say so. Milliseconds.
 const REPLAY_RESTS_MS: u64 = 3_000;
+/// Said of a `config` that cannot be read at all.
+const UNREADABLE: &str = "the annotation `config` is no JSON object: write one with `patronictl edit-config`; the last configuration \
+                          stays in force";
 /// Pause after a failed task, milliseconds: short, then longer.
 const RETRY_MS: [u64; 4] = [200, 1_000, 2_000, 5_000];
 
@@ -78,6 +81,8 @@ impl Core {
             Event::TaskDone { id, result } => self.task_done(boot, id, result),
             Event::History { id, result } => self.history_read(now, id, result, effects),
             Event::Parameters { invalid } => self.invalid_parameters = invalid,
+            Event::Local(local) => self.configured_anew(*local),
+            Event::Cached(document) => self.config_cached(*document),
             Event::Peer { id, member, result } => self.peer_answered(boot, id, member, result, effects),
             Event::FailsafeAnswer { id, member, result } => self.failsafe_answered(boot, id, &member, result),
             Event::Request { id, request } => self.request(boot, id, request, effects),
@@ -161,8 +166,9 @@ impl Core {
         let Some(text) = self.locks.get(&self.id.config_object).and_then(|o| o.annotations.get("config")) else {
             return;
         };
-        let Ok(document) = serde_json::from_str(text) else { return };
-        if self.config_document.as_ref() != Some(&document) {
+        let Ok(document @ Value::Object(_)) = serde_json::from_str(text) else { return self.config_unreadable() };
+        let mended = self.config_problems.iter().any(|said| said == UNREADABLE);
+        if self.config_document.as_ref() != Some(&document) || mended {
             self.configured(&document);
             self.config_document = Some(document);
         }
@@ -170,10 +176,37 @@ impl Core {
 
     /// The dynamic configuration is this one, and ours is on top of it.
     pub(super) fn configured(&mut self, document: &Value) {
-        let effective = effective(document, &self.id.local);
         self.remember_slots();
-        self.config = Dynamic::parse(&effective);
-        self.settings = Some(Box::new(effective));
+        (self.effective, self.config_problems) = sound(&effective(document, &self.id.local), &self.effective);
+        self.config = Dynamic::parse(&self.effective);
+        self.tell_settings = true;
+    }
+
+    /// What is stored is no configuration: the last known stays in force.
+    fn config_unreadable(&mut self) {
+        if !self.config_problems.iter().any(|said| said == UNREADABLE) {
+            self.config_problems.push(UNREADABLE.to_owned());
+            self.tell_settings = true;
+        }
+    }
+
+    /// What was in force here before we began counts where the store has none. The leader writes it again.
+    fn config_cached(&mut self, document: Value) {
+        if self.config_document.is_none() && document.is_object() {
+            self.configured(&document);
+            self.config_document = Some(document);
+        }
+    }
+
+    /// Our own configuration was read again. The files of a running server are written anew, whatever changed: passwords and
+    /// certificates are in them as well.
+    fn configured_anew(&mut self, local: Local) {
+        let Local { section, tags, conn_url, proxy_url, api_url } = local;
+        (self.id.local, self.id.tags) = (section, tags);
+        (self.id.conn_url, self.id.proxy_url, self.id.api_url) = (conn_url, proxy_url, api_url);
+        let document = self.config_document.clone().unwrap_or_else(|| self.id.bootstrap_config.clone());
+        self.configured(&document);
+        self.applied = None;
     }
 
     fn call_done(

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{CALL_TIMEOUT_MS, Call, Core, LeaderProbe};
-use crate::config::SyncMode;
+use crate::config::{SyncMode, limits};
 use crate::decide::{Action, Job, Verdict};
 use crate::effect::{Change, Effect, Patch, Question, ServerConfig, StoreCall, Task};
 use crate::election::{ANSWER_TIMEOUT_MS, Round};
@@ -291,7 +291,7 @@ impl Core {
             Job::Rewind(from) => Task::Rewind { from: from.clone(), pg_rewind: self.config.use_pg_rewind },
             Job::StartPrimary => {
                 // Under a lock that we kept the former setting stays right, whatever is known of `/sync`.
-                let config = self.server_config();
+                let config = self.server_config_of("primary");
                 let sync_names = self.sync_kept.clone().unwrap_or(config.sync_names);
                 Task::StartPrimary { config: ServerConfig { sync_names, ..config } }
             }
@@ -387,6 +387,16 @@ impl Core {
     /// What a server's files are made from here and now, but for the upstream.
     pub(super) fn server_config(&self) -> ServerConfig {
         let primary = self.server.status.as_ref().is_some_and(|status| !status.in_recovery);
+        self.server_config_of(match primary {
+            true => "primary",
+            false if self.standby_leader => "standby_leader",
+            false => "replica",
+        })
+    }
+
+    /// The same for a server of this role.
+    fn server_config_of(&self, role: &str) -> ServerConfig {
+        let primary = self.server.status.as_ref().is_some_and(|status| !status.in_recovery);
         // Until it is known what is wanted, what was put in force last stays: an answer of the server may be older.
         let last = self.applied.as_ref().map(|applied| &applied.sync_names).or(self.sync.guc.as_ref());
         let sync_names = match (&self.sync.wanted, last) {
@@ -394,9 +404,13 @@ impl Core {
             (None, Some(last)) if primary => last.clone(),
             _ => self.names_for_promotion(),
         };
+        let (parameters, pg_hba, pg_ident) = self.config.of_role(role);
+        let others = self.members.iter().filter(|member| member.name != self.id.name);
         ServerConfig {
-            parameters: self.parameters(),
-            pg_hba: self.config.pg_hba.clone(),
+            parameters: self.parameters(parameters),
+            pg_hba: pg_hba.to_vec(),
+            pg_ident: pg_ident.to_vec(),
+            limits: if role == "primary" { limits(others.map(|member| &member.status)) } else { BTreeMap::new() },
             sync_names,
             upstream: self.server.upstream.clone().flatten(),
             recovery: self.recovery(),
@@ -404,8 +418,7 @@ impl Core {
     }
 
     /// Logical slots on standbys need the primary to keep what they may still decode.
-    fn parameters(&self) -> BTreeMap<String, String> {
-        let mut parameters = self.config.parameters.clone();
+    fn parameters(&self, mut parameters: BTreeMap<String, String>) -> BTreeMap<String, String> {
         if self.config.slots.values().any(|kind| *kind != SlotKind::Physical) {
             parameters.insert("hot_standby_feedback".to_owned(), "on".to_owned());
         }

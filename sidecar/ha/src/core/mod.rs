@@ -25,7 +25,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use self::commands::Commands;
-use crate::config::{Dynamic, effective};
+use crate::config::{Dynamic, effective, sound};
 use crate::decide::{Job, Rule, decide};
 use crate::effect::{Effect, ServerConfig, StoreCall};
 use crate::election::Round;
@@ -63,6 +63,8 @@ pub struct Identity {
     pub slice: Option<String>,
     /// What others connect to: `postgres://host:port/postgres`.
     pub conn_url: String,
+    /// The same through a pooler or balancer, where one is configured.
+    pub proxy_url: Option<String>,
     /// `https://host:8008/patroni`.
     pub api_url: String,
     /// The label of pods that says their role.
@@ -165,8 +167,12 @@ pub struct Core {
     history_asked: Option<u64>,
     history_asked_at: Boot,
     commands: Commands,
-    /// The configuration in force, until the edge was told of it.
-    settings: Option<Box<Value>>,
+    /// The edge has to be told of the configuration in force.
+    tell_settings: bool,
+    /// The configuration in force, with ours on top and without what cannot be used.
+    effective: Value,
+    /// Why values of it are not used.
+    config_problems: Vec<String>,
     /// When the configuration was last written by us.
     config_sent: Boot,
     /// Who owns the lock objects: an object made anew must not outlive the cluster either.
@@ -261,10 +267,12 @@ pub struct Core {
 impl Core {
     /// A member that knows nothing yet.
     pub fn new(id: Identity) -> Self {
-        let effective = effective(&id.bootstrap_config, &id.local);
+        let (effective, config_problems) = sound(&effective(&id.bootstrap_config, &id.local), &Value::Null);
         let config = Dynamic::parse(&effective);
         Self {
-            settings: Some(Box::new(effective)),
+            tell_settings: true,
+            effective,
+            config_problems,
             id,
             next_id: 0,
             locks: Cache::new(Kind::Lock),
@@ -352,7 +360,11 @@ impl Core {
         let mut effects = Vec::new();
         self.wall = now.wall;
         self.absorb(now, event, &mut effects);
-        effects.extend(self.settings.take().map(Effect::Settings));
+        if std::mem::take(&mut self.tell_settings) {
+            let effective = Box::new(self.effective.clone());
+            let dynamic = self.config_document.clone().map(Box::new);
+            effects.push(Effect::Settings { effective, problems: self.config_problems.clone(), dynamic });
+        }
         if self.finished {
             return effects;
         }

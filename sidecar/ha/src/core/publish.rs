@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{CALL_TIMEOUT_MS, Call, Core};
 use crate::config::SyncMode;
@@ -116,10 +116,24 @@ impl Core {
             ttl_ms: self.config.ttl_ms,
             max_lag: self.config.maximum_lag_on_failover,
             tags: self.id.tags.published.clone(),
-            invalid_parameters: self.invalid_parameters.clone(),
+            invalid_parameters: self.unusable_parameters(),
+            config_problems: self.config_problems.clone(),
             standbys: self.server.status.as_ref().map(|s| s.standbys.clone()).unwrap_or_default(),
             timeline: self.server.status.as_ref().map(|s| s.timeline).unwrap_or_default(),
         }
+    }
+
+    /// What PostgreSQL refuses, and what it is not even asked about.
+    fn unusable_parameters(&self) -> BTreeMap<String, String> {
+        let mut all = self.invalid_parameters.clone();
+        let ours = self
+            .config_problems
+            .iter()
+            .filter_map(|said| said.strip_prefix("postgresql.parameters.")?.split_once(": "));
+        for (name, why) in ours {
+            all.entry(name.to_owned()).or_insert_with(|| why.to_owned());
+        }
+        all
     }
 
     /// Nothing here is or may become writable, by the supervisor's word. A start or promotion begins with a fresh confirmation of the
@@ -150,7 +164,10 @@ impl Core {
         if !ours || self.in_flight(|c| matches!(c, Call::Pod { .. })) || now < self.pod_retry_at {
             return;
         }
-        let status = member_status(view, &self.id.conn_url, &self.id.api_url);
+        let mut status = member_status(view, &self.id.conn_url, &self.id.api_url);
+        if let Some(proxy_url) = &self.id.proxy_url {
+            status["proxy_url"] = json!(proxy_url);
+        }
         // The address first: a changed role changes the Service of the standbys, and kube-proxy syncs once a second at most.
         if view.leader && view.role == "primary" && !self.address_written() {
             return;

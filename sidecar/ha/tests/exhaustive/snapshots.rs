@@ -50,6 +50,7 @@ pub fn base() -> Snapshot {
         sync_object: "x-sync".into(),
         slice: None,
         conn_url: "postgres://a.x:5432/postgres".into(),
+        proxy_url: None,
         api_url: "https://a.x:8008/patroni".into(),
         role_label: "role".into(),
         standby_leader_label: "primary".into(),

@@ -172,6 +172,7 @@ impl World {
             sync_object: "x-sync".into(),
             slice: Some("x-primary".into()),
             conn_url: format!("postgres://{name}.x:5432/postgres"),
+            proxy_url: None,
             api_url: format!("https://{name}.x:8008/patroni"),
             role_label: "role".into(),
             standby_leader_label: "primary".into(),
@@ -642,7 +643,7 @@ impl World {
             }
             Effect::Decided(snapshot) => self.node(name).decided = Some(snapshot),
             Effect::Publish(view) => self.node(name).view = *view,
-            Effect::Settings(_) => {}
+            Effect::Settings { .. } => {}
             Effect::Callback { action, role } => self.callbacks.push((name.into(), action.name(), role)),
             Effect::Verdict { rule, reason } => {
                 let at = self.now.0 / 1000;

@@ -188,7 +188,7 @@ impl World {
             Effect::Ask { id, peer, question, timeout_ms } => self.ask(node, id, peer, question, timeout_ms),
             Effect::Reply { id, reply } => self.reply(node, id, reply),
             Effect::WakeAt(at) => self.wake_at(node, at),
-            Effect::Settings(_) | Effect::Callback { .. } | Effect::Decided(_) => {}
+            Effect::Settings { .. } | Effect::Callback { .. } | Effect::Decided(_) => {}
             Effect::History { id, .. } => self.send(node, Message::History { agent, id }),
             Effect::Publish(view) => self.nodes[node].agent.view = Some(view),
             Effect::Verdict { rule, reason } => {

@@ -243,6 +243,7 @@ impl World {
             sync_object: "x-sync".to_owned(),
             slice: (!self.plan.config.endpoints).then(|| "x-primary".to_owned()),
             conn_url: format!("postgres://{name}.x:5432/postgres"),
+            proxy_url: None,
             api_url: format!("https://{name}.x:8008/patroni"),
             role_label: "role".to_owned(),
             standby_leader_label: "primary".to_owned(),

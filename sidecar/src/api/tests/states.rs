@@ -123,7 +123,9 @@ fn server(word: &str, view: &mut View) {
         "archive" => (server.streaming, server.from_archive) = (false, true),
         "nothing-received" => (server.received, server.replayed_at) = (Lsn(0), None),
         "replay-paused" => server.replay_paused = true,
-        "pending" => server.pending_restart = vec!["max_connections".into()],
+        "pending" => {
+            server.pending_restart = [("max_connections".into(), matriarch_ha::event::Pending::default())].into();
+        }
         other => panic!("no such word: {other}"),
     }
 }

@@ -19,7 +19,7 @@ const REWIND_FUNCTIONS: [&str; 4] = [
 impl Postgres {
     /// initdb, or the command of `bootstrap.method`.
     pub(super) async fn bootstrap(&self) -> Result<(), Error> {
-        match &self.config.bootstrap.custom {
+        match &self.config().bootstrap.custom {
             Some(custom) => self.custom_bootstrap(custom).await,
             None => self.initdb().await,
         }
@@ -27,7 +27,7 @@ impl Postgres {
 
     /// Made in `<pgdata>.init` and renamed when complete: PGDATA is either absent or whole.
     async fn initdb(&self) -> Result<(), Error> {
-        let superuser = self.config.credentials(User::Superuser)?;
+        let superuser = self.config().credentials(User::Superuser)?;
         let data_dir = self.place.data_dir.clone();
         match self.supervisor.list(data_dir.clone()).await? {
             None => {}
@@ -50,7 +50,7 @@ impl Postgres {
             "--pwfile=/dev/stdin".to_owned(),
             "--no-instructions".to_owned(),
         ];
-        arguments.extend(self.config.initdb.iter().cloned());
+        arguments.extend(self.config().initdb.iter().cloned());
         let mut run = tool("initdb", arguments);
         // The locale of the database comes from the arguments, or is C.
         run.stdin = format!("{}\n", superuser.password);
@@ -66,13 +66,13 @@ impl Postgres {
 
     /// Every statement can be repeated. Nothing waits for standbys that cannot be there yet (`synchronous_commit=local`).
     pub(super) async fn post_bootstrap(&self) -> Result<(), Error> {
-        let client = local::connect(&self.config, "postgres", local::LONG).await?;
+        let client = local::connect(&self.reach(), &self.config().postgres.database, local::LONG).await?;
         if self.bootstrap_marker().await?.is_some() {
             // A backup brought the password of its time.
-            role(&client, &self.config.credentials(User::Superuser)?, "SUPERUSER LOGIN").await?;
+            role(&client, &self.config().credentials(User::Superuser)?, "SUPERUSER LOGIN").await?;
         }
-        role(&client, &self.config.credentials(User::Replication)?, "LOGIN REPLICATION").await?;
-        match self.config.credentials(User::Rewind) {
+        role(&client, &self.config().credentials(User::Replication)?, "LOGIN REPLICATION").await?;
+        match self.config().credentials(User::Rewind) {
             Ok(rewind) => {
                 role(&client, &rewind, "LOGIN").await?;
                 let name = identifier(&rewind.username);
@@ -82,7 +82,7 @@ impl Postgres {
             }
             Err(error) => missing("pg_rewind", &error),
         }
-        match self.config.credentials(User::App) {
+        match self.config().credentials(User::App) {
             Ok(app) => {
                 role(&client, &app, "LOGIN").await?;
                 database(&client, app.dbname.as_deref().unwrap_or(&app.username), &app.username).await?;

@@ -62,7 +62,7 @@ impl Postgres {
     /// 4. standby.signal is written there: nothing. A copy never is without it, so none can start as a primary.
     /// 5. `.new` becomes PGDATA: nothing.
     async fn pg_basebackup(&self, from: &Upstream, options: &[String]) -> Result<(), Error> {
-        let replication = self.config.credentials(User::Replication)?;
+        let replication = self.config().credentials(User::Replication)?;
         let (fresh, data_dir) = (self.place.beside(".new"), self.place.data_dir.clone());
         self.supervisor.file(FileOp::RemoveTree { path: fresh.clone() }).await?;
         self.supervisor.file(FileOp::RemoveTree { path: data_dir.clone() }).await?;
@@ -71,7 +71,7 @@ impl Postgres {
         }
         self.files.forget();
         // Not under the member's name: a copy in the making must never count as a synchronous standby.
-        let name = format!("clone of {}", self.config.pod.name);
+        let name = format!("clone of {}", self.config().pod.name);
         let source = conf::conninfo(&self.place, from, &[("user", &replication.username), ("application_name", &name)]);
         let backup = |slot: Option<&str>| -> Run {
             let mut arguments = vec![
@@ -115,10 +115,10 @@ impl Postgres {
         }
         self.files.forget();
         let connstring = match from.filter(|from| !from.host.is_empty()) {
-            Some(from) => conf::upstream_url(from, &self.config.credentials(User::Replication)?.username),
+            Some(from) => conf::upstream_url(from, &self.config().credentials(User::Replication)?.username),
             None => String::new(),
         };
-        let argv = custom.argv(&self.config.scope, &data_dir.to_string_lossy(), &connstring);
+        let argv = custom.argv(&self.config().scope, &data_dir.to_string_lossy(), &connstring);
         let passfile = self.place.passfile().to_string_lossy().into_owned();
         let finished = self.fill(argv, BTreeMap::from([("PGPASSFILE".to_owned(), passfile)])).await;
         let finished = finished.map_err(|error| match error {

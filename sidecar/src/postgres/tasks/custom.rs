@@ -34,7 +34,7 @@ impl Postgres {
             self.move_aside().await?;
         }
         self.supervisor.write(self.place.partial(), format!("the bootstrap `{}`\n", custom.name), 0o600).await?;
-        let argv = custom.argv(&self.config.scope, &data_dir.to_string_lossy());
+        let argv = custom.argv(&self.config().scope, &data_dir.to_string_lossy());
         let failed = match self.fill(argv, BTreeMap::new()).await {
             Err(error @ CallError::Detached) => return Err(error.into()),
             Err(error) => Some(error.to_string()),
@@ -96,7 +96,7 @@ impl Postgres {
 
     /// Starts what a custom bootstrap made: it recovers as it is told, and becomes writable only under our permit.
     pub(super) async fn start_bootstrapped(&self, config: &ServerConfig, mark: &str) -> Result<(), Error> {
-        let custom = self.config.bootstrap.custom.clone().unwrap_or_default();
+        let custom = self.config().bootstrap.custom.clone().unwrap_or_default();
         let ordered = mark.lines().nth(1) == Some(RECOVERING);
         let signal = |name: &str| self.place.data_dir.join(name);
         self.files.forget();
@@ -138,8 +138,8 @@ impl Postgres {
 
     /// `bootstrap.post_bootstrap`, with the URL of the new database as its last argument.
     pub(super) async fn post_script(&self) -> Result<(), Error> {
-        let Some(mut argv) = self.config.bootstrap.post.clone() else { return Ok(()) };
-        let superuser = self.config.credentials(User::Superuser)?;
+        let Some(mut argv) = self.config().bootstrap.post.clone() else { return Ok(()) };
+        let superuser = self.config().credentials(User::Superuser)?;
         let passfile = self.place.superuser_passfile();
         self.supervisor.write(passfile.clone(), conf::passfile(&[&superuser]), 0o600).await?;
         let program = argv.first().cloned().unwrap_or_default();

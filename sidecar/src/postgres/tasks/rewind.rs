@@ -64,9 +64,11 @@ impl Postgres {
         }
         self.archive_ready().await?;
 
-        let rewind = self.config.credentials(User::Rewind)?;
+        let rewind = self.config().credentials(User::Rewind)?;
         self.timeline_is_in_control(from, &rewind.username).await?;
-        let more = [("user", rewind.username.as_str()), ("dbname", "postgres"), ("application_name", "pg_rewind")];
+        let database = self.config().postgres.database.clone();
+        let more =
+            [("user", rewind.username.as_str()), ("dbname", database.as_str()), ("application_name", "pg_rewind")];
         let source = conf::conninfo(&self.place, from, &more);
         let mut arguments =
             vec![format!("--target-pgdata={}", self.place.data_dir.display()), format!("--source-server={source}")];
@@ -116,7 +118,8 @@ impl Postgres {
     /// Waits until the source's control file tells its timeline, which it does after the first checkpoint that follows a promotion.
     /// Before, `pg_rewind` would take a diverged directory for one of the same timeline, and change nothing.
     pub(super) async fn timeline_is_in_control(&self, from: &Upstream, user: &str) -> Result<(), Error> {
-        let more = [("user", user), ("dbname", "postgres"), ("application_name", "pg_rewind")];
+        let database = self.config().postgres.database.clone();
+        let more = [("user", user), ("dbname", database.as_str()), ("application_name", "pg_rewind")];
         let source = conf::conninfo(&self.place, from, &more);
         let arguments = ["-X", "-At", "-q", "-w", "-d", &source, "-c", IN_CONTROL].map(ToOwned::to_owned);
         let end = Instant::now() + CHECKPOINT_TIMEOUT;

@@ -1,6 +1,7 @@
 //! Starting, promoting and stopping the server.
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use matriarch_ha::effect::ServerConfig;
@@ -99,6 +100,7 @@ impl Postgres {
 
     pub(super) async fn start(&self, role: StartRole, more: &[(String, String)]) -> Result<(), Error> {
         self.forget_connection();
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
         if role == StartRole::Primary {
             self.guard().await?;
         }
@@ -125,7 +127,7 @@ impl Postgres {
                 None => true,
             };
             if ready {
-                match local::connect(&self.config, "postgres", local::SHORT).await {
+                match local::connect(&self.reach(), &self.config().postgres.database, local::SHORT).await {
                     Ok(client) => return Ok(client),
                     Err(error @ (local::Error::Password(_) | local::Error::Secret(_))) => return Err(error.into()),
                     Err(error) => tracing::debug!("not yet: {error}"),
@@ -195,7 +197,7 @@ impl Postgres {
     /// each ends where it begins.
     pub(super) async fn promote(&self, from: Timeline, to: Timeline) -> Result<(), Error> {
         const RECOVERING: &str = "SELECT pg_catalog.pg_is_in_recovery()";
-        let mut client = self.kept.client(&self.config).await?;
+        let mut client = self.kept.client(&self.reach()).await?;
         if !client.query_one(RECOVERING, &[]).await?.try_get::<_, bool>(0)? {
             return Ok(());
         }
@@ -215,7 +217,7 @@ impl Postgres {
                     self.running().await?;
                     self.accepting(None).await?;
                     self.forget_connection();
-                    client = self.kept.client(&self.config).await?;
+                    client = self.kept.client(&self.reach()).await?;
                     statement = client.prepare(RECOVERING).await?;
                 }
             }
