@@ -35,8 +35,9 @@ pub async fn read(team: &Team<'_>, patroni: &Patroni) -> Result<()> {
             ensure!(whose, "{name} has {labels:?}");
             ensure!(matches!(kind.as_str(), "gauge" | "counter"), "{name} is a {kind}");
         }
+        // The library gives every counter the ending that OpenMetrics wants.
         let value = |name: &str| {
-            let sample = samples.iter().find(|sample| sample.0 == name);
+            let sample = samples.iter().find(|sample| sample.0.strip_suffix("_total").unwrap_or(&sample.0) == name);
             sample.map(|sample| sample.3).with_context(|| format!("{} has no {name}", member.name))
         };
         let leads = member.name == *leader;
