@@ -244,6 +244,8 @@ fn status(code: StatusCode, body: &[u8]) -> Result<PeerAnswer, Error> {
         stream_ended: false,
         streaming: document["replication_state"] == "streaming",
         patroni: document.get("matriarch").is_none(),
+        free: false,
+        promised: false,
     })
 }
 

@@ -50,6 +50,9 @@ pub struct Candidate<'a> {
     pub priority: Option<i64>,
     /// All members, for their priorities.
     pub members: &'a [Member],
+    /// The lock's last holder was another pod of our name. In failsafe it would not ask us, so it may go on although we have promised
+    /// nothing: these are the members that it would ask. None: it cannot.
+    pub replaces: Option<&'a BTreeMap<String, String>>,
 }
 
 impl Candidate<'_> {
@@ -68,6 +71,12 @@ impl Candidate<'_> {
                 Some(name) != self.former && self.priority.is_some() && quorum::electorate(self.sync, name)
             }
         }
+    }
+
+    /// One member that the holder has to ask in failsafe, for whom the lock is free and who has promised nothing, proves that it is over.
+    fn holder_is_over(&self, round: &Round) -> bool {
+        let over = |name: &str| matches!(round.asked.get(name), Some(Some(Ok(a))) if a.free && !a.promised);
+        self.by_hand || self.replaces.is_none_or(|topology| topology.keys().any(|name| over(name)))
     }
 
     /// Comes before us if it is as far as we are.
@@ -89,6 +98,21 @@ pub enum Outcome {
 
 /// Judges the answers so far.
 pub fn judge(round: &Round, me: &Candidate<'_>) -> Outcome {
+    match count(round, me) {
+        Outcome::Won if !me.holder_is_over(round) => {
+            let open: Vec<String> = round.asked.iter().filter(|(_, a)| a.is_none()).map(|(n, _)| n.clone()).collect();
+            if open.is_empty() {
+                let why = "an earlier pod of this name had the lock and may go on in failsafe: another member has to say that it is free";
+                Outcome::Lost(why.to_owned())
+            } else {
+                Outcome::Open(open)
+            }
+        }
+        outcome => outcome,
+    }
+}
+
+fn count(round: &Round, me: &Candidate<'_>) -> Outcome {
     let voting = me.mode != SyncMode::Off;
     let outsider = me.mode == SyncMode::Priority && !quorum::electorate(me.sync, me.name);
     if outsider && !mutants::on(Mutant::OutsiderLeads) {
@@ -106,6 +130,9 @@ pub fn judge(round: &Round, me: &Candidate<'_>) -> Outcome {
             Some(Ok(peer)) => {
                 if peer.running && peer.primary {
                     return Outcome::Lost(format!("{name} still runs as primary"));
+                }
+                if peer.promised {
+                    return Outcome::Lost(format!("{name} has promised the former leader to leave the lock alone"));
                 }
                 if !peer.running || peer.lsn == Lsn(0) {
                     continue;
@@ -181,6 +208,37 @@ mod tests {
             by_hand: false,
             priority: Some(1),
             members: &[],
+            replaces: None,
+        }
+    }
+
+    #[test]
+    fn nobody_leads_while_a_member_has_promised_the_leader_to_wait() {
+        let sync = SyncState { leader: Some("a".into()), voters: vec!["b".into(), "c".into()], quorum: 1 };
+        for mode in [SyncMode::Off, SyncMode::Priority, SyncMode::Quorum] {
+            let promised = PeerAnswer { promised: true, ..standby(100) };
+            let asked = round(&[("a", None), ("c", Some(Ok(promised)))]);
+            let by_hand = Candidate { by_hand: true, ..candidate(mode, &sync) };
+            assert!(matches!(judge(&asked, &by_hand), Outcome::Lost(_)), "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn another_pod_of_the_leaders_name_leads_only_when_a_member_says_that_the_lock_is_free() {
+        let sync = SyncState { leader: Some("b".into()), voters: vec!["c".into()], quorum: 0 };
+        let topology = ["b", "c"].map(|name| (name.to_owned(), String::new())).into();
+        let free = PeerAnswer { free: true, ..standby(100) };
+        for mode in [SyncMode::Off, SyncMode::Priority, SyncMode::Quorum] {
+            let me = Candidate { replaces: Some(&topology), former: Some("b"), ..candidate(mode, &sync) };
+            let judged = |answer| judge(&round(&[("c", answer)]), &me);
+            assert!(matches!(judged(None), Outcome::Open(_)), "{mode:?}");
+            assert!(matches!(judged(Some(Err("silent".into()))), Outcome::Lost(_)), "{mode:?}");
+            assert!(matches!(judged(Some(Ok(standby(100)))), Outcome::Lost(_)), "it counts its ttl: {mode:?}");
+            assert_eq!(judged(Some(Ok(free.clone()))), Outcome::Won, "{mode:?}");
+            // One that the former leader would not have asked says nothing of it, and a person may know.
+            let stranger = round(&[("c", Some(Err("silent".into()))), ("d", Some(Ok(free.clone())))]);
+            assert!(matches!(judge(&stranger, &me), Outcome::Lost(_)), "{mode:?}");
+            assert_eq!(judge(&stranger, &Candidate { by_hand: true, ..me }), Outcome::Won, "{mode:?}");
         }
     }
 

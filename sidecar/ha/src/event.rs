@@ -308,6 +308,10 @@ pub struct ServerStatus {
     pub version: u32,
     /// SHOW synchronous_standby_names
     pub sync_names: String,
+    /// Primary: the checkpointer waits for work, so it has loaded the configuration of a moment ago. It is the checkpointer that tells
+    /// sessions whether their commits wait for standbys at all.
+    #[serde(default)]
+    pub checkpointer_waits: bool,
     /// SHOW primary_conninfo is not empty.
     pub has_conninfo: bool,
     /// pg_stat_replication: who streams from this server.
@@ -398,6 +402,12 @@ pub struct PeerAnswer {
     /// Nothing here is or may become writable, by the supervisor's word: no postmaster, or a standby that nobody promotes.
     #[serde(default)]
     pub demoted: bool,
+    /// The lock is free for it, too (elections).
+    #[serde(default)]
+    pub free: bool,
+    /// It promised the former leader to leave the lock alone, and that leader may go on (elections).
+    #[serde(default)]
+    pub promised: bool,
     /// Its stream from the old primary has ended, and it will take none before it sees a new leader (elections).
     pub stream_ended: bool,
     /// A standby that streams.

@@ -38,6 +38,10 @@ pub struct Lease {
     /// When the holder last gave a sign of life, as we saw it; for an absent object: when we first saw it absent.
     changed_at: Boot,
     observed: bool,
+    /// A sign of life was seen since then, not just a record.
+    renewed: bool,
+    /// Until when the supervisor permits a primary by the word of an agent before us.
+    inherited: Option<Boot>,
     attempts: Vec<Attempt>,
     deadline: Option<Boot>,
     /// The same by the promises of all members, whatever the lock says.
@@ -98,6 +102,7 @@ impl Lease {
         if changed {
             self.changed_at = now;
         }
+        self.renewed |= changed && self.observed && new.is_some();
         self.observed = true;
         if let Some(record) = &new {
             self.timeline = self.timeline.max(record.timeline);
@@ -129,13 +134,24 @@ impl Lease {
         }
     }
 
+    /// An agent before us may have been given a longer tenure than we know of: the supervisor's permit says how long.
+    pub fn inherit(&mut self, permitted: Boot) {
+        self.inherited = Some(permitted);
+    }
+
+    /// The holder, or one after it, has given a sign of life since we first saw the record.
+    pub fn renewed(&self) -> bool {
+        self.renewed
+    }
+
     /// Which ttl to write where `ttl_ms` is configured: a write may be all that others see, so it never ends before the deadline
-    /// that an earlier one has given us. A shortened ttl comes into force as that deadline comes nearer.
+    /// that an earlier one has given us, or an agent before us. A shortened ttl comes into force as that deadline comes nearer.
     pub fn ttl_to_write(&self, now: Boot, ttl_ms: u64) -> u64 {
         if mutants::on(Mutant::ShorterTtlUnbound) {
             return ttl_ms;
         }
-        let covers = |ttl: u64| self.deadline().is_none_or(|given| deadline(now, ttl) >= given);
+        let given = self.deadline().max(self.inherited);
+        let covers = |ttl: u64| given.is_none_or(|given| deadline(now, ttl) >= given);
         // A ttl is written in whole seconds.
         (ttl_ms..).step_by(1000).find(|ttl| covers(*ttl)).unwrap_or(ttl_ms)
     }
@@ -152,6 +168,7 @@ impl Lease {
         self.promised = None;
         self.lifted = None;
         self.confirmed = None;
+        self.inherited = None;
         self.attempts.clear();
     }
 
@@ -341,6 +358,27 @@ mod tests {
             assert!(deadline(at(seconds), ttl) >= given);
         }
         assert_eq!(lease.ttl_to_write(at(102), 60_000), 60_000);
+    }
+
+    #[test]
+    fn a_shortened_ttl_covers_the_permit_of_an_agent_before_us() {
+        let mut lease = Lease::default();
+        // The former agent renewed with a ttl of 30 s: the supervisor lets the primary be until then, whatever we send it.
+        lease.inherit(at(128));
+        assert_eq!(lease.ttl_to_write(at(102), TTL), 28_000);
+        assert_eq!(lease.ttl_to_write(at(120), TTL), TTL);
+        lease.end();
+        assert_eq!(lease.ttl_to_write(at(102), TTL), TTL);
+    }
+
+    #[test]
+    fn a_record_is_no_sign_of_life_until_it_changes() {
+        let mut lease = Lease::default();
+        lease.observe(at(0), Some((record("b", "u2", "T1"), "1")), &ME);
+        lease.observe(at(1), Some((record("b", "u2", "T1"), "2")), &ME);
+        assert!(!lease.renewed());
+        lease.observe(at(2), Some((record("b", "u2", "T2"), "3")), &ME);
+        assert!(lease.renewed());
     }
 
     #[test]

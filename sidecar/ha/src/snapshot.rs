@@ -37,6 +37,9 @@ pub struct Snapshot {
     pub holder: Holder,
     /// The lock as last seen.
     pub lock: Option<LockRecord>,
+    /// It was seen to change since this agent runs: what it shows is no relic of one that died before.
+    #[serde(default)]
+    pub lock_renewed: bool,
     /// Until when our tenure is confirmed.
     pub deadline: Option<Boot>,
     /// The `initialize` key.
@@ -53,6 +56,9 @@ pub struct Snapshot {
     /// The setting with which our primary ran under this lock is known.
     #[serde(default)]
     pub sync_kept: bool,
+    /// The setting that the server shows is what all its processes act on.
+    #[serde(default)]
+    pub sync_loaded: bool,
     /// All members, ourselves among them.
     pub members: Arc<Vec<Member>>,
     /// Our tags.

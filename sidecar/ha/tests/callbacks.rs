@@ -24,7 +24,8 @@ fn callbacks_are_told_of_starts_stops_reloads_and_roles_once_each() {
     assert_eq!(told(&mut world, "x-0"), ["on_start primary"], "nothing of the bootstrap");
     world.add("x-1");
     world.run(8_000);
-    assert_eq!(told(&mut world, "x-1"), ["on_start replica"]);
+    // It follows when it has seen the leader renew.
+    assert_eq!(told(&mut world, "x-1"), ["on_start replica", "on_reload replica"]);
     world.run(60_000);
     assert_eq!(world.callbacks, []);
     // A reload of parameters.

@@ -219,3 +219,20 @@ fn a_restart_that_takes_longer_than_its_timeout_says_so() {
     world.run_until("another leads", 20_000, |w| w.writable().iter().any(|name| *name != leader));
     assert!(world.writable().contains(&other) || world.writable().len() == 1);
 }
+
+#[test]
+fn a_promotion_that_leaves_out_a_timeline_is_written_once() {
+    let (mut world, leader, other) = cluster();
+    world.unused.extend([1]);
+    world.request(
+        &leader,
+        9,
+        Request::Switchover { leader: Some(leader.clone()), candidate: Some(other), scheduled_at: None },
+    );
+    world.run_until("another leads", 20_000, |w| w.leader() != Some(leader.clone()) && settled(w));
+    world.run(6_000);
+    let version = |w: &World| w.objects[&(Kind::Lock, "x-config".into())].resource_version.clone();
+    let before = version(&world);
+    world.run(20_000);
+    assert_eq!(version(&world), before, "nothing changes any more");
+}

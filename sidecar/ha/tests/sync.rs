@@ -199,3 +199,50 @@ fn a_switchover_goes_to_a_synchronous_standby_only() {
     assert!(ms < 400, "{ms} ms");
     world.run_until("the old one follows", 10_000, settled);
 }
+
+#[test]
+fn votes_wait_for_every_walsender_and_the_checkpointer() {
+    for senders in [true, false] {
+        let mut world = World::new(&["x-0"], &config(json!({"synchronous_mode": "quorum"})));
+        world.run_until("bootstrap", 10_000, |w| w.writable() == ["x-0"]);
+        world.run(3_000);
+        if senders {
+            world.old_setting = Some(String::new());
+        } else {
+            world.busy_checkpointer = true;
+        }
+        world.add("x-1");
+        world.run_until("the setting is written", 20_000, |w| setting(w, "x-0").contains("x-1"));
+        world.run(5_000);
+        // Commits may still be acknowledged without x-1: alone it leads nobody.
+        assert_eq!(world.annotation("x-sync", "quorum").as_deref(), Some("1"), "{senders}");
+        world.old_setting = None;
+        world.busy_checkpointer = false;
+        world.run_until("it may lead", 3_000, |w| w.annotation("x-sync", "quorum").as_deref() == Some("0"));
+    }
+}
+
+#[test]
+fn a_primary_starts_with_the_setting_of_its_last_life() {
+    let mut world = cluster(json!({"synchronous_mode": "quorum"}));
+    let leader = world.leader().unwrap();
+    let gone = world.nodes.keys().find(|n| **n != leader).unwrap().clone();
+    world.crash(&leader);
+    world.run_until("in place", 10_000, settled);
+    world.run(6_000);
+    let before = setting(&mut world, &leader);
+    // One standby goes, and the setting with it.
+    world.node(&gone).agent_up = false;
+    world.node(&gone).db.running = false;
+    world.run_until("without it", 10_000, |w| !setting(w, &leader).contains(&gone) && !listed(w).contains(&gone));
+    assert_ne!(setting(&mut world, &leader), before);
+    // The container of PostgreSQL dies with everything in it: nobody tells how it ended.
+    let db = &mut world.node(&leader).db;
+    (db.running, db.primary, db.permit, db.seq) = (false, false, None, 0);
+    world.push(&leader, 1, matriarch_ha::event::Event::Detached);
+    world.push(&leader, 300, world::attached());
+    let starts = world.node(&leader).starts;
+    world.run_until("it starts again", 5_000, |w| w.node(&leader).starts > starts);
+    assert!(!setting(&mut world, &leader).contains(&gone), "x-sync does not count on it any more");
+    world.run(2_000);
+}

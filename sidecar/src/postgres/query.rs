@@ -69,6 +69,8 @@ SELECT r.recovering,
        coalesce((SELECT latest_end_lsn - '0/0' FROM pg_catalog.pg_stat_wal_receiver), 0)::bigint,
        (extract(epoch FROM pg_catalog.pg_last_xact_replay_timestamp()) * 1000000)::bigint,
        EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE backend_type = 'startup' AND wait_event = 'RecoveryPause'),
+       EXISTS (SELECT FROM pg_catalog.pg_stat_activity
+                WHERE backend_type = 'checkpointer' AND (wait_event_type = 'Activity' OR wait_event = 'CheckpointWriteDelay')),
        ARRAY[current_setting('listen_addresses'), current_setting('port')]
   FROM (SELECT pg_catalog.pg_is_in_recovery() AS recovering) r";
 
@@ -233,7 +235,7 @@ fn read(row: &Row) -> Result<(ServerStatus, Listens), Error> {
         .map_err(|error| Error::Failed(format!("pg_replication_slots cannot be read: {error}")))?;
     let waiting: Vec<Waiting> = serde_json::from_str(row.try_get(14)?)
         .map_err(|error| Error::Failed(format!("pg_settings cannot be read: {error}")))?;
-    let listens: Vec<String> = row.try_get(21)?;
+    let listens: Vec<String> = row.try_get(22)?;
     let status = ServerStatus {
         in_recovery: row.try_get(0)?,
         system_id: row.try_get(1)?,
@@ -267,6 +269,7 @@ fn read(row: &Row) -> Result<(ServerStatus, Listens), Error> {
         upstream_end: lsn(18)?,
         replayed_at: row.try_get::<_, Option<i64>>(19)?.map(Wall),
         replay_paused: row.try_get(20)?,
+        checkpointer_waits: row.try_get(21)?,
     };
     Ok((status, Listens(listens)))
 }

@@ -251,6 +251,12 @@ impl Core {
                 self.edit(now, *edit, effects);
             }
             Call::Lock if conflict => self.read_lock(now, effects),
+            // What is seen of it is old, and may stay so for long.
+            Call::Sync if conflict || missing => self.read_sync(now, effects),
+            Call::SyncRead if missing => {
+                let name = self.id.sync_object.clone();
+                self.locks.forget(&name);
+            }
             Call::Lock | Call::LockRead if missing => {
                 let name = self.id.leader_object.clone();
                 self.locks.forget(&name);
@@ -272,6 +278,10 @@ impl Core {
     }
 
     fn attached(&mut self, attached: &Attached) {
+        if self.server.running && attached.postmaster.is_none() {
+            // It ended while nobody told us.
+            self.stopped();
+        }
         let server = &mut self.server;
         server.attached = true;
         server.installed = attached.version.is_some();
@@ -286,6 +296,9 @@ impl Core {
         self.query = None;
         self.query_now = true;
         self.permit_seq = self.permit_seq.max(attached.permit_seq);
+        if let Some(permitted) = attached.deadline {
+            self.lease.inherit(permitted);
+        }
         self.permitted = None;
         self.armed = false;
         self.arming = None;
@@ -353,14 +366,11 @@ impl Core {
             self.server.latched = true;
             self.server.failures = 0;
             self.server.repair = Repair::None;
-            if self.sync.guc.as_deref() != Some(&status.sync_names) {
-                self.sync.guc = Some(status.sync_names.clone());
-                self.sync.since = status.flush;
-            }
             for standby in status.standbys.iter().filter(|s| s.state == "streaming") {
                 self.sync.last_seen.insert(standby.member.clone(), now);
             }
         }
+        self.setting_seen(sent, &status);
         self.server.commanded &= self.task.is_some();
         self.stream_ended(sent, &status);
         self.slots_due = true;
@@ -380,6 +390,9 @@ impl Core {
                     self.server.upstream = Some(config.upstream.clone());
                     if self.applied.as_ref() != Some(&config) {
                         self.callbacks.reloaded = true;
+                    }
+                    if self.applied.as_ref().is_none_or(|applied| applied.sync_names != config.sync_names) {
+                        self.sync.since = None;
                     }
                     self.applied = Some(config);
                     self.applied_at = now;

@@ -160,7 +160,9 @@ impl Core {
             annotations.insert(TIMELINE.to_owned(), Some(timeline.to_string()));
         }
         if self.config.failsafe_mode {
-            annotations.insert("failsafe".to_owned(), self.topology(&known));
+            let topology = self.topology(&known);
+            self.topology_sent.extend(topology.keys().cloned());
+            annotations.insert("failsafe".to_owned(), serde_json::to_string(&topology).ok());
         }
         self.lease.sending(boot, now.wall, ttl_ms, fence_ms);
         self.lock_sent = boot;
@@ -188,14 +190,14 @@ impl Core {
     }
 
     /// All members that failsafe mode would ask: those with an address and an api_url, and ourselves.
-    fn topology(&self, known: &LockRecord) -> Option<String> {
+    fn topology(&self, known: &LockRecord) -> BTreeMap<String, String> {
         let mut topology: BTreeMap<String, String> =
             self.members.iter().filter_map(|m| Some((m.name.clone(), m.api_url()?.to_owned()))).collect();
         topology.insert(self.id.name.clone(), self.id.api_url.clone());
         if !self.pods.listed() {
             topology.extend(known.failsafe.clone());
         }
-        serde_json::to_string(&topology).ok()
+        topology
     }
 
     fn lock_call(
@@ -479,7 +481,7 @@ impl Core {
 
     /// Each write is another one, also when it says the same: a write that changes nothing would leave the version as it is.
     pub(super) fn write_sync(&mut self, now: Boot, state: &SyncState, effects: &mut Vec<Effect>) {
-        if !self.in_flight(|c| matches!(c, Call::Sync)) {
+        if !self.in_flight(|c| matches!(c, Call::Sync | Call::SyncRead)) {
             let name = self.id.sync_object.clone();
             let claim = format!("{}@{}.{}", self.id.uid, now.0, self.next_id);
             let mut keys = state.annotations();

@@ -36,6 +36,11 @@ impl Core {
             let id = self.id();
             effects.push(Effect::Change { id, change: Change::Checkpoint });
         }
+        // The promotion waits for it.
+        let recovers = self.server.status.as_ref().is_some_and(|s| s.in_recovery);
+        if recovers && self.sync.since.is_none() && self.holder(boot) == Holder::Me {
+            self.query_soon(boot);
+        }
         let leading = self.leading(boot);
         if !(leading || self.leading_standbys(boot)) || self.terminating || self.handing_over || self.task.is_some() {
             return;
@@ -196,7 +201,8 @@ impl Core {
             self.write_config(now, &[("history", Some("[]".to_owned()))], effects);
         }
         let due = now.ms_since(self.history_asked_at) >= HISTORY_MS;
-        if self.history.lacks(timeline) && due && self.address_written() {
+        let lacks = self.history.lacks(timeline) && self.history_read_of != timeline;
+        if lacks && due && self.address_written() {
             let id = self.id();
             self.history_asked = Some(id);
             self.history_asked_at = now;
@@ -221,6 +227,11 @@ impl Core {
                     last.at.get_or_insert_with(|| now.wall.to_string());
                 }
                 let lines = self.history.merged(lines, &self.id.name, self.config.max_history);
+                if lines == self.history.lines() {
+                    // A promotion may leave numbers out: then nothing tells that the last line is its own, but that there is no other.
+                    self.history_read_of = self.server.status.as_ref().map(|s| s.timeline).unwrap_or_default();
+                    return;
+                }
                 self.write_config(now.boot, &[("history", Some(history::text(&lines)))], effects);
             }
             Err(why) => self.server.last_error = Some(why),

@@ -1,6 +1,6 @@
 //! Failsafe: while the API server is away, a primary goes on as long as every member promises to leave the lock alone. Both sides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Core, FailsafeRound};
 use crate::effect::{Effect, Question, Reply};
@@ -43,7 +43,9 @@ impl Core {
             self.lease.record().and_then(|r| r.ttl_ms).map_or(self.config.ttl_ms, |t| t.min(self.config.ttl_ms));
         let mut round = FailsafeRound { sent: now, ttl_ms, open: BTreeMap::new() };
         let own = self.id.name.clone();
-        for name in topology.keys().filter(|n| **n != own) {
+        // A write without answer may have named others: who is in a stored topology may lead when nobody asks it.
+        let asked: BTreeSet<String> = topology.into_keys().chain(self.topology_sent.iter().cloned()).collect();
+        for name in asked.iter().filter(|n| **n != own) {
             let Some(peer) = members.iter().find(|m| m.name == *name).and_then(crate::member::Member::peer) else {
                 // A member that nobody can ask has not agreed.
                 self.failsafe = None;

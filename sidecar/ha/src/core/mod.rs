@@ -19,7 +19,7 @@ mod switchover;
 mod sync;
 mod wake;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -93,6 +93,7 @@ enum Call {
     Lock,
     LockRead,
     Sync,
+    SyncRead,
     Config,
     Failover,
     /// A scheduled switchover is taken back for this request.
@@ -147,7 +148,8 @@ struct Asked {
 #[derive(Debug, Clone, Default)]
 struct SyncInForce {
     guc: Option<String>,
-    since: Lsn,
+    /// Every process of PostgreSQL acts on it, at the latest since this position.
+    since: Option<Lsn>,
     wanted: Option<SyncNames>,
     last_seen: BTreeMap<String, Boot>,
 }
@@ -166,6 +168,8 @@ pub struct Core {
     history: History,
     history_asked: Option<u64>,
     history_asked_at: Boot,
+    /// The timeline whose history file says what is stored.
+    history_read_of: Timeline,
     commands: Commands,
     /// The edge has to be told of the configuration in force.
     tell_settings: bool,
@@ -231,6 +235,8 @@ pub struct Core {
     promised_until: Option<Boot>,
     failsafe: Option<FailsafeRound>,
     failsafe_tried: Boot,
+    /// Members named in writes of the lock since the last one that is confirmed.
+    topology_sent: BTreeSet<String>,
     failsafe_active: bool,
     sync: SyncInForce,
     /// What our last write of `/sync` is known by.
@@ -284,6 +290,7 @@ impl Core {
             history: History::default(),
             history_asked: None,
             history_asked_at: Boot(0),
+            history_read_of: Timeline::default(),
             commands: Commands::default(),
             config_sent: Boot(0),
             owners: Vec::new(),
@@ -329,6 +336,7 @@ impl Core {
             promised_until: None,
             failsafe: None,
             failsafe_tried: Boot(0),
+            topology_sent: BTreeSet::new(),
             failsafe_active: false,
             sync: SyncInForce::default(),
             sync_claim: None,
@@ -406,6 +414,7 @@ impl Core {
             store_fresh: self.locks.fresh() && self.pods.fresh(),
             holder: self.holder(now),
             lock: self.lease.record().cloned(),
+            lock_renewed: self.lease.renewed(),
             deadline: self.lease.deadline(),
             initialize: self.initialize(),
             failover: Failover::parse(self.locks.get(&self.id.failover_object)),
@@ -413,6 +422,7 @@ impl Core {
             sync: self.sync_state(),
             sync_settled: self.sync_settled(),
             sync_kept: self.sync_kept.is_some(),
+            sync_loaded: self.sync.since.is_some(),
             members: self.members.clone(),
             tags: self.id.tags.clone(),
             bootstrapper_missing_since: self.bootstrapper_missing,
@@ -498,6 +508,14 @@ impl Core {
         effects.push(Effect::Store(StoreCall::Get { id, kind: Kind::Lock, name }));
     }
 
+    /// Reads `/sync` again.
+    fn read_sync(&mut self, now: Boot, effects: &mut Vec<Effect>) {
+        let id = self.id();
+        self.calls.insert(id, (now.plus_ms(CALL_TIMEOUT_MS), Call::SyncRead));
+        let name = self.id.sync_object.clone();
+        effects.push(Effect::Store(StoreCall::Get { id, kind: Kind::Lock, name }));
+    }
+
     /// The lock object may have changed: what does the lease make of it?
     fn observe_lock(&mut self, now: Boot) {
         let object = self.locks.get(&self.id.leader_object);
@@ -507,6 +525,9 @@ impl Core {
         let before = self.lease.record().map(tenure);
         let seen = record.as_ref().map(|(r, v)| (r.clone(), v.as_str()));
         self.lease.observe(now, seen, &me);
+        if self.lease.confirmed() >= Some(self.lock_sent) {
+            self.topology_sent.clear();
+        }
         let after = self.lease.record().map(tenure);
         if before != after {
             self.leader = LeaderProbe::default();

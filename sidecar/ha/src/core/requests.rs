@@ -50,8 +50,8 @@ impl Core {
                 self.elections.push((id, now));
                 self.query_now = true;
                 // While the holder lives for us its stream goes on: an election that comes early gets no vote.
-                let free = !matches!(self.holder(now), Holder::Me | Holder::Other { .. } | Holder::Unknown);
-                if free && self.votes_are_asked() && self.stream_hold.is_none() {
+                if self.lock_is_free(now) && !self.promised(now) && self.votes_are_asked() && self.stream_hold.is_none()
+                {
                     self.stream_hold = Some(false);
                 }
             }
@@ -105,7 +105,7 @@ impl Core {
         });
         self.elections = open;
         for (id, _) in ready {
-            effects.push(Effect::Reply { id, reply: Reply::Position(self.position()) });
+            effects.push(Effect::Reply { id, reply: Reply::Position(self.position(now)) });
         }
     }
 
@@ -114,8 +114,22 @@ impl Core {
         !status.in_recovery || status.streaming || status.replay_waits || self.replay_rests
     }
 
-    fn position(&self) -> PeerAnswer {
-        let mut answer = PeerAnswer { pod_uid: self.id.uid.clone(), ..PeerAnswer::default() };
+    fn lock_is_free(&self, now: Boot) -> bool {
+        !matches!(self.holder(now), Holder::Me | Holder::Other { .. } | Holder::Unknown)
+    }
+
+    fn promised(&self, now: Boot) -> bool {
+        self.promised_until.is_some_and(|until| now < until)
+    }
+
+    fn position(&self, now: Boot) -> PeerAnswer {
+        let absent = matches!(self.holder(now), Holder::Absent { until } if now < until);
+        let mut answer = PeerAnswer {
+            pod_uid: self.id.uid.clone(),
+            free: self.lock_is_free(now) && !absent,
+            promised: self.promised(now),
+            ..PeerAnswer::default()
+        };
         if let Some(status) = self.server.status.as_ref().filter(|status| self.knows_its_end(status)) {
             answer.running = self.server.running;
             answer.demoted = self.demoted();

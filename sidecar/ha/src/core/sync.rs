@@ -12,7 +12,39 @@ use crate::types::{Boot, Lsn};
 /// A standby that does not stream keeps its place in the synchronous set for so long: it may just be following a new leader.
 const SYNC_GRACE_MS: u64 = 1_000;
 
+/// A process of PostgreSQL that runs has loaded a setting so long after a session shows it, milliseconds.
+const RELOAD_MS: u64 = 250;
+
+/// Whether every process acts on the setting that a session shows. Commits are acknowledged by walsenders, each by the setting that it has
+/// loaded itself: their rows tell which of them count their standbys. That sessions wait at all is told by the checkpointer.
+fn acts_on_it(status: &ServerStatus) -> bool {
+    let names = SyncNames::parse(&status.sync_names);
+    if names.n == 0 {
+        return true;
+    }
+    let listed = |member: &str| names.is_star() || names.names.iter().any(|name| name.eq_ignore_ascii_case(member));
+    // A walsender without a position is a backup's; those of a standby count nobody.
+    let senders = status.standbys.iter().filter(|row| row.flush > Lsn(0) && !status.in_recovery);
+    status.checkpointer_waits && senders.into_iter().all(|row| listed(&row.member) == (row.sync_state != "async"))
+}
+
 impl Core {
+    /// What the server shows of its setting, in answer to a question sent at `sent`.
+    pub(super) fn setting_seen(&mut self, sent: Boot, status: &ServerStatus) {
+        if !status.in_recovery {
+            // It is what is kept should this server stop: that of an earlier one is none of it any more.
+            self.sync_kept = None;
+        }
+        if self.sync.guc.as_deref() != Some(&status.sync_names) {
+            self.sync.guc = Some(status.sync_names.clone());
+            self.sync.since = None;
+        }
+        let settled = self.applied.is_some() && sent >= self.applied_at.plus_ms(RELOAD_MS) && acts_on_it(status);
+        if self.sync.since.is_none() && (settled || mutants::on(Mutant::StaleSetting)) {
+            self.sync.since = Some(status.flush);
+        }
+    }
+
     pub(super) fn keep_sync(&mut self, now: Boot, effects: &mut Vec<Effect>) {
         let Some(status) = self.server.status.clone() else { return };
         let in_force = SyncNames::parse(&status.sync_names);
@@ -21,12 +53,11 @@ impl Core {
             self.sync.wanted = Some(SyncNames::default());
             return;
         }
-        // Since when the setting is in force has to be known, and that nothing else is about to come into force: a question asked
-        // after the last change has succeeded tells.
-        let current = self.applied.is_some() && self.status_sent >= self.applied_at;
-        let current = current || mutants::on(Mutant::StaleSetting);
-        let known = current && self.sync.guc.as_deref() == Some(status.sync_names.as_str());
-        if !known || self.in_flight(|c| matches!(c, Call::Sync)) || self.change.is_some() {
+        // Since when the setting is in force has to be known, and that nothing else is about to come into force.
+        let current = self.applied.is_some() || mutants::on(Mutant::StaleSetting);
+        let since = self.sync.since.filter(|_| current && self.sync.guc.as_deref() == Some(status.sync_names.as_str()));
+        let Some(since) = since else { return self.query_soon(now) };
+        if self.in_flight(|c| matches!(c, Call::Sync | Call::SyncRead)) || self.change.is_some() {
             return;
         }
         let streaming = self.synchronous_candidates(now, &status, &in_force);
@@ -37,7 +68,7 @@ impl Core {
             settled: self.sync_settled() || mutants::on(Mutant::SyncInDoubtIgnored),
             in_force: &in_force,
             written: written.as_ref(),
-            in_force_since: self.sync.since,
+            in_force_since: since,
             streaming: &streaming,
             mode: self.config.sync_mode,
             count: self.config.sync_count,
@@ -47,7 +78,7 @@ impl Core {
             Step::Steady => {
                 self.sync.wanted = Some(in_force);
                 if self.config.sync_mode == SyncMode::Off {
-                    self.end_sync(now, &streaming, effects);
+                    self.end_sync(now, &streaming, since, effects);
                 }
             }
             Step::Wait(_) => {
@@ -66,8 +97,8 @@ impl Core {
     }
 
     /// The mode is off and nobody but us could lead: `-sync` goes when all who stream have what was acknowledged in the former mode.
-    fn end_sync(&mut self, now: Boot, streaming: &[(String, Lsn)], effects: &mut Vec<Effect>) {
-        if streaming.iter().all(|(_, flush)| *flush >= self.sync.since) {
+    fn end_sync(&mut self, now: Boot, streaming: &[(String, Lsn)], since: Lsn, effects: &mut Vec<Effect>) {
+        if streaming.iter().all(|(_, flush)| *flush >= since) {
             self.write_sync(now, &SyncState::default(), effects);
         } else {
             self.query_soon(now);

@@ -2,6 +2,7 @@
 
 use super::Core;
 use super::duties::STARTING_QUERY_MS;
+use crate::config::SyncMode;
 use crate::lease::Holder;
 use crate::snapshot::TaskKind;
 use crate::store::record::{Failover, When};
@@ -52,7 +53,7 @@ impl Core {
                 if self.lease.confirmed().is_none_or(|c| c < self.lock_sent) {
                     earliest(Some(now.plus_ms(200)));
                 }
-                if self.query_now || self.sync_unsteady() {
+                if self.query_now || self.sync_unsteady() || self.sync_unknown() {
                     earliest(Some(now.plus_ms(100)));
                 }
             }
@@ -60,6 +61,12 @@ impl Core {
             _ => {}
         }
         at.max(Boot(now.0 + 1_000))
+    }
+
+    /// It has to be known since when the setting is in force.
+    fn sync_unknown(&self) -> bool {
+        let asked = self.config.sync_mode != SyncMode::Off || self.sync_state().leader.is_some();
+        asked && self.sync.since.is_none() && self.server.status.is_some()
     }
 
     fn sync_unsteady(&self) -> bool {

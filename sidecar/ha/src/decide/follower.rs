@@ -37,7 +37,7 @@ pub(super) fn decide(s: &Snapshot, leader: &str) -> Verdict {
         (false, _) => stopped(s, leader),
         (true, None) => match s.follows(leader) {
             // A standby may need its upstream to become consistent: the name of a new one is told by reload.
-            Some(wanted) if s.server.upstream.as_ref().is_some_and(|u| *u != wanted) => {
+            Some(wanted) if s.lock_renewed && s.server.upstream.as_ref().is_some_and(|u| *u != wanted) => {
                 act(Rule::Follow, following(wanted.as_ref(), leader), vec![Action::Follow(wanted), Action::Query])
             }
             _ if never_ready(s) => act(
@@ -97,7 +97,7 @@ fn stopped(s: &Snapshot, leader: &str) -> Verdict {
     if matches!(dir, DataDir::Present(control) if !control.standby_signal) && mutants::on(Mutant::WipeFirst) {
         return copy(s, leader, upstream, "at once");
     }
-    let follows = s.follows(leader).flatten();
+    let follows = s.follows(leader).flatten().filter(|_| s.lock_renewed);
     // A standby's directory may always be started: it follows as soon as there is somebody to follow.
     if let DataDir::Present(control) = dir
         && control.standby_signal
@@ -155,6 +155,12 @@ fn running(s: &Snapshot, leader: &str, status: &ServerStatus) -> Verdict {
     let Some(wanted) = s.follows(leader) else {
         return hold(Rule::WaitForLeader, format!("{leader} has the lock, but its pod has not published an address"));
     };
+    // One that streams has not ended its stream for an election since.
+    if wanted.is_some() && !s.lock_renewed && !status.streaming {
+        let reason =
+            format!("{leader} has the lock, but has not renewed it since this agent runs: not streaming from it yet");
+        return hold(Rule::Unconfirmed, reason);
+    }
     if s.server.upstream.as_ref() != Some(&wanted) {
         return act(Rule::Follow, following(wanted.as_ref(), leader), vec![Action::Follow(wanted)]);
     }

@@ -4,11 +4,12 @@ use super::bootstrap::{evidence, failed};
 use super::handover::{starting, switchover};
 use super::server::{leaders_dir, shutdown_position, wrong_system};
 use super::{Action, Job, Rule, Verdict, act, hold, run};
+use crate::config::SyncMode;
 use crate::event::{DataDir, ServerStatus};
 use crate::mutants::{self, Mutant};
-use crate::quorum::claim;
+use crate::quorum::{SyncNames, claim};
 use crate::snapshot::{Snapshot, position};
-use crate::store::record::Initialize;
+use crate::store::record::{Initialize, SyncState};
 
 /// A start or promotion is begun only with so much tenure left, milliseconds.
 const TENURE_TO_BEGIN_MS: u64 = 1_000;
@@ -175,16 +176,23 @@ fn promote(s: &Snapshot, status: &ServerStatus) -> Verdict {
     if !s.tenure(TENURE_TO_BEGIN_MS) {
         return hold(Rule::LeaderConfirm, "waiting for a renewal before the promotion");
     }
-    // Ours or not: a write of a former life may still land, and what we see of it may be old.
-    if s.sync.leader.is_some() && !claimed(s) && !mutants::on(Mutant::SyncNotClaimed) {
-        if s.won_on.as_ref() != Some(&s.sync) && !mutants::on(Mutant::SyncMovedIgnored) {
+    // Ours, another's or nobody's: a write of a former life may still land, and what we see of it may be old.
+    if !claimed(s) && !mutants::on(Mutant::SyncNotClaimed) {
+        let moved = s.won_on.as_ref().map_or(s.sync.leader.is_some(), |won| *won != s.sync);
+        if moved && !mutants::on(Mutant::SyncMovedIgnored) {
             let reason = "the synchronous state was changed since the race: the lock is released".to_owned();
             return give_up(s, Rule::LeaderSyncMoved, reason);
         }
-        let (state, names) = claim(&s.sync, &s.name, s.config.sync_mode, s.config.sync_strict);
+        let (state, names) = promotion(s);
         if status.sync_names != names.guc() && !mutants::on(Mutant::NamesAfterPromotion) {
             let reason = format!("synchronous_standby_names becomes {} before the promotion", names.guc());
             return act(Rule::LeaderSync, reason, vec![Action::Follow(None)]);
+        }
+        if names.n > 0 && !s.sync_loaded {
+            let reason = "synchronous_standby_names is not in force in all of PostgreSQL's processes yet";
+            // An agent that was started anew knows of no change that succeeded.
+            let unknown = s.server.upstream.is_none().then_some(Action::Follow(None));
+            return act(Rule::LeaderSync, reason, unknown.into_iter().collect());
         }
         return act(
             Rule::LeaderSync,
@@ -197,7 +205,18 @@ fn promote(s: &Snapshot, status: &ServerStatus) -> Verdict {
 
 /// `/sync` says what we wrote since we have the lock, and nothing else can land there.
 fn claimed(s: &Snapshot) -> bool {
-    s.sync_settled && s.sync.leader.as_deref() == Some(s.name.as_str())
+    s.sync_settled && s.sync.leader.as_deref().is_none_or(|leader| leader == s.name)
+}
+
+/// What is written before a promotion, and the setting with which it begins. Where no commit rests on votes nobody is named:
+/// should the promotion fail, others may lead. The write alone makes sure that what we saw was not old.
+fn promotion(s: &Snapshot) -> (SyncState, SyncNames) {
+    let (mode, strict) = (s.config.sync_mode, s.config.sync_strict);
+    match (&s.sync.leader, mode) {
+        (None, SyncMode::Off) => (SyncState::default(), SyncNames::default()),
+        (None, _) => (SyncState::default(), claim(&s.sync, &s.name, mode, strict).1),
+        (Some(_), _) => claim(&s.sync, &s.name, mode, strict),
+    }
 }
 
 fn lead(s: &Snapshot, status: &ServerStatus) -> Verdict {

@@ -77,6 +77,7 @@ rules! {
         FormerSelf "former-self" "An earlier pod of our name has the lock: it may still run somewhere, so its ttl is waited for."
         Copy "copy" "No usable data directory: base backup from the leader, which has said that it is the primary."
         WaitForLeader "wait-for-leader" "The leader has the lock, but has not yet said that it is the primary."
+        Unconfirmed "unconfirmed" "The lock was not renewed since this agent runs. The agent before it may have ended the stream for an election, which must stay so: nothing is streamed from a holder that may be gone."
         Rewind "rewind" "The data directory may have diverged: pg_rewind finds out and repairs."
         StartStandby "start" "Start as a standby of the leader."
         Shun "fall-back" "The member that the tag `replicatefrom` names sends nothing: the leader does for a while."

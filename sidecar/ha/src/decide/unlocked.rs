@@ -1,5 +1,7 @@
 //! Rules while nobody has the lock: who may take it.
 
+use std::collections::BTreeMap;
+
 use super::server::{stopped_dir, unreadable};
 use super::{Action, Job, Rule, Verdict, act, bootstrap, hold, run};
 use crate::config::SyncMode;
@@ -162,6 +164,14 @@ fn backoff(s: &Snapshot, status: &ServerStatus) -> Option<Verdict> {
     })
 }
 
+/// The failsafe topology of the lock's last holder, if that was another pod of our name and has somebody to ask.
+fn replaces(s: &Snapshot) -> Option<&BTreeMap<String, String>> {
+    let lock =
+        s.lock.as_ref().filter(|lock| s.config.failsafe_mode && lock.failsafe.keys().any(|name| *name != s.name))?;
+    let another = lock.holder_uid.as_deref().is_some_and(|uid| uid != s.uid);
+    (another && lock.leader.as_deref() == Some(s.name.as_str())).then_some(&lock.failsafe)
+}
+
 fn race(s: &Snapshot, status: &ServerStatus) -> Verdict {
     if let Some(why) = s.barred() {
         return hold(Rule::Barred, format!("others go first: {why}"));
@@ -240,6 +250,7 @@ fn race(s: &Snapshot, status: &ServerStatus) -> Verdict {
         sync: &s.sync,
         former: s.lock.as_ref().and_then(|l| l.leader.as_deref()),
         former_is_over: former_is_over(s),
+        replaces: replaces(s),
     };
     match judge(round, &me) {
         _ if mutants::on(Mutant::NoRace) => act(Rule::Acquire, "the first one takes it", vec![Action::Acquire]),

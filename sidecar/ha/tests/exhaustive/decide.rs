@@ -129,15 +129,17 @@ fn no_loss(s: &Snapshot, actions: &[Action], holds: Checks<'_>) {
             }
             _ => {}
         }
-        let claimed = s.sync_settled && s.sync.leader.as_deref() == Some(s.name.as_str());
-        if s.sync.leader.is_some() {
-            match action {
-                Action::Run(Job::Promote) => holds("promoted only after /sync is claimed", claimed),
-                Action::Run(Job::StartPrimary) => {
-                    holds("started as primary only with a setting that /sync allows", claimed || s.sync_kept);
-                }
-                _ => {}
+        let claimed = s.sync_settled && s.sync.leader.as_deref().is_none_or(|leader| leader == s.name);
+        match action {
+            Action::Run(Job::Promote) => holds("promoted only after /sync is claimed", claimed),
+            Action::Run(Job::StartPrimary) if s.sync.leader.is_some() => {
+                holds("started as primary only with a setting that /sync allows", claimed || s.sync_kept);
             }
+            Action::Follow(Some(_)) | Action::Run(Job::StartStandby(Some(_))) if follows => {
+                let streams = s.server.status.as_ref().is_some_and(|status| status.streaming);
+                holds("nothing is streamed from a holder that gave no sign of life", s.lock_renewed || streams);
+            }
+            _ => {}
         }
     }
 }
@@ -175,6 +177,7 @@ fn every_snapshot_has_one_verdict_that_keeps_the_promises() {
         &[vary::holder, vary::server, vary::failover, vary::answer, vary::pause],
         &[vary::holder, vary::server, vary::round, vary::failover],
         &[vary::holder, vary::server, vary::stopping, vary::pause],
+        &[vary::holder, vary::server, vary::relic, vary::answer, vary::repair],
         &[vary::holder, vary::sync, vary::server, vary::seldom],
         &[vary::holder, vary::server, vary::task, vary::command, vary::answer, vary::pause],
         &[vary::holder, vary::initialize, vary::server, vary::answer, vary::seldom],

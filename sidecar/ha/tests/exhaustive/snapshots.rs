@@ -65,6 +65,7 @@ pub fn base() -> Snapshot {
     let mut s = core.snapshot(NOW);
     s.members = Arc::new(["a", "b", "c"].map(member).to_vec());
     s.store_fresh = true;
+    s.lock_renewed = true;
     s.initialize = Initialize::Done(SYSTEM.into());
     s.server.attached = true;
     s.server.installed = true;
@@ -281,6 +282,7 @@ pub fn sync(s: &mut Snapshot, g: &mut Gen) {
     };
     s.sync_settled = g.flag();
     s.sync_kept = g.flag();
+    s.sync_loaded = g.flag();
     s.won_on.clone_from(g.pick(&[None, Some(s.sync.clone()), Some(SyncState::default())]));
     s.config.sync_mode = *g.pick(&[SyncMode::Quorum, SyncMode::Off]);
 }
@@ -303,6 +305,14 @@ pub fn answer(s: &mut Snapshot, g: &mut Gen) {
         4 => Some(Ok(PeerAnswer { timeline: Timeline(2), ..says })),
         _ => Some(Ok(says)),
     };
+}
+
+/// Whether the holder gave a sign of life, and we know our upstream.
+pub fn relic(s: &mut Snapshot, g: &mut Gen) {
+    s.lock_renewed = g.flag();
+    if g.flag() {
+        s.server.upstream = Some(None);
+    }
 }
 
 /// What people asked for.

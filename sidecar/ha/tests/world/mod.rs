@@ -53,6 +53,7 @@ impl Data {
 
 pub struct Node {
     pub core: Core,
+    identity: Identity,
     pub db: Database,
     pub agent_up: bool,
     pub wake: Boot,
@@ -66,7 +67,7 @@ pub struct Node {
     /// What it tells the outside.
     pub view: View,
     task: Option<(u64, Task, Boot)>,
-    watching: BTreeSet<Kind>,
+    pub watching: BTreeSet<Kind>,
 }
 
 impl Node {
@@ -90,6 +91,8 @@ pub struct World {
     sync_key: Option<(Kind, String)>,
     /// Members that the API server does not reach, nor they it.
     pub cut_off: BTreeSet<String>,
+    /// Members whose writes are applied without their ever hearing of it.
+    pub unanswered: BTreeSet<String>,
     /// Members whom no other member reaches.
     pub unheard: BTreeSet<String>,
     /// Members whose supervisor acknowledges no permit.
@@ -100,6 +103,12 @@ pub struct World {
     pub forgetful: Option<String>,
     /// Callbacks as they were called: member, action, role.
     pub callbacks: Vec<(String, &'static str, String)>,
+    /// Timelines that a promotion left out.
+    pub unused: BTreeSet<u32>,
+    /// Walsenders still act on this setting.
+    pub old_setting: Option<String>,
+    /// The checkpointer has not told sessions of the present setting.
+    pub busy_checkpointer: bool,
     /// The cluster that a standby cluster follows.
     pub remote: Option<Data>,
     /// Tasks of these kinds fail: member, first word of the task's name, how.
@@ -124,11 +133,15 @@ impl World {
             sync_checked: Default::default(),
             sync_key: Some((Kind::Lock, "x-sync".into())),
             cut_off: BTreeSet::new(),
+            unanswered: BTreeSet::new(),
             unheard: BTreeSet::new(),
             deaf: BTreeSet::new(),
             lawless: false,
             forgetful: None,
             callbacks: Vec::new(),
+            unused: BTreeSet::new(),
+            old_setting: None,
+            busy_checkpointer: false,
             remote: None,
             failing: Vec::new(),
             version: 100,
@@ -185,9 +198,9 @@ impl World {
             local: serde_json::Value::Null,
         };
         change(&mut identity);
-        let core = Core::new(identity);
         let node = Node {
-            core,
+            core: Core::new(identity.clone()),
+            identity,
             db: Database::default(),
             agent_up: true,
             wake: self.now,
@@ -202,6 +215,26 @@ impl World {
         };
         self.nodes.insert(name.into(), node);
         self.push(name, 1, attached());
+    }
+
+    /// The agent ends, and another one finds PostgreSQL as it is.
+    pub fn restart_agent(&mut self, name: &str) {
+        self.queue.retain(|(_, to, _)| to != name);
+        let now = self.now;
+        let node = self.node(name);
+        node.core = Core::new(node.identity.clone());
+        node.watching.clear();
+        node.task = None;
+        node.wake = now;
+        let Event::Attached(blank) = attached() else { unreachable!() };
+        let found = Attached {
+            postmaster: node.db.running.then_some(1),
+            latched: node.db.running && node.db.primary,
+            deadline: Some(node.db.permit.unwrap_or(Boot(0))),
+            permit_seq: node.db.seq,
+            ..blank
+        };
+        self.push(name, 1, Event::Attached(found));
     }
 
     pub fn node(&mut self, name: &str) -> &mut Node {
@@ -637,7 +670,7 @@ impl World {
             Effect::WakeAt(at) => self.node(name).wake = at,
             Effect::History { id, timeline } => {
                 let line = |t| format!("{t}\t0/{t}000060\tno recovery target specified\n");
-                let file: String = (1..timeline.0).map(line).collect();
+                let file: String = (1..timeline.0).filter(|t| !self.unused.contains(t)).map(line).collect();
                 let result = Ok(matriarch_ha::history::parse_file(&file, Some(self.wall().to_string())));
                 self.push(name, 2, Event::History { id, result });
             }
@@ -663,6 +696,8 @@ impl World {
         let streams = |node: &Node, from: &str| {
             node.db.running && !node.db.primary && node.db.config.upstream.as_ref().is_some_and(|u| u.member == from)
         };
+        let loaded = SyncNames::parse(self.old_setting.as_ref().unwrap_or(&db.config.sync_names));
+        let listed = |member: &String| loaded.is_star() || loaded.names.contains(member);
         let standbys = self
             .nodes
             .iter()
@@ -670,7 +705,7 @@ impl World {
             .map(|(member, n)| StandbyStatus {
                 member: member.clone(),
                 state: "streaming".into(),
-                sync_state: "quorum".into(),
+                sync_state: if listed(member) { "quorum" } else { "async" }.into(),
                 flush: Lsn(n.db.data.as_ref().unwrap().lsn),
                 ..StandbyStatus::default()
             })
@@ -692,6 +727,7 @@ impl World {
             replayed: Lsn(if db.primary { 0 } else { data.lsn }),
             streaming,
             replay_waits: true,
+            checkpointer_waits: !self.busy_checkpointer,
             sync_names: db.config.sync_names.clone(),
             has_conninfo: db.config.upstream.is_some(),
             standbys,
@@ -799,7 +835,9 @@ impl World {
                         }
                     })),
                 };
-                self.push(name, 2, Event::Store(StoreEvent::Done { id: patch.id, result }));
+                let lost = self.unanswered.contains(name);
+                let (after, result) = if lost { (1_000, Err(unreachable())) } else { (2, result) };
+                self.push(name, after, Event::Store(StoreEvent::Done { id: patch.id, result }));
             }
         }
     }
