@@ -19,9 +19,10 @@ pub(crate) enum For {
     Swarm,
     SwarmOp,
     Crash,
+    Reload,
 }
 
-const KINDS: usize = 14;
+const KINDS: usize = 15;
 /// Entities that draw: members' instances, clients; more share.
 const ENTITIES: usize = 32;
 

@@ -50,6 +50,18 @@ pub struct Config {
     pub flush_us: u64,
     /// A watch lags behind by so much, microseconds: mean.
     pub watch_us: u64,
+    /// Tags of members, by index; those without any are left out at the end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<serde_json::Value>,
+    /// More of the dynamic configuration.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub more: serde_json::Map<String, serde_json::Value>,
+    /// Everything is as fast as it should be but for one fault, whose outage is measured.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub calm: bool,
+    /// After all is whole again it is left alone for so long, milliseconds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub quiet_ms: u64,
     /// Only this part of the members is healed at first (indices); empty: all at once.
     pub core: Vec<usize>,
 }
@@ -188,6 +200,20 @@ pub enum Fault {
     Switchover(usize),
     /// A failover to the member is asked for.
     Failover(usize),
+    /// A restart of the member is ordered.
+    Restart(usize),
+    /// The same, in so many seconds.
+    RestartLater(usize, u64),
+    /// A new copy of the member is ordered.
+    Reinitialize(usize),
+    /// A switchover to the member is asked for, in so many seconds.
+    SwitchoverLater(usize, u64),
+    /// PostgreSQL cannot be started.
+    StartsFail(usize),
+    /// Recovery takes as long as the fault.
+    SlowStart(usize),
+    /// The data directory is removed under a running PostgreSQL.
+    DataLost(usize),
     /// Automatic failover is switched off, and on again at the end.
     Pause,
     /// The configuration asks for this durability until the end.
@@ -229,6 +255,10 @@ impl Config {
             peer_us: 300,
             flush_us: 1_000,
             watch_us: 1_000,
+            tags: Vec::new(),
+            more: serde_json::Map::new(),
+            calm: false,
+            quiet_ms: 0,
             core: Vec::new(),
         }
     }

@@ -3,6 +3,8 @@
 
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // every draw is small
 
+use serde_json::json;
+
 use crate::draw::{Draws, For};
 use crate::plan::{ANYBODY, Config, Durability, Fault, Op, Plan, Probe, When};
 
@@ -20,7 +22,16 @@ pub fn plan(seed: u64) -> Plan {
     let mut draws = Draws::new(seed);
     let config = config(&mut draws);
     let mut swarm = Swarm { draws, config, ops: Vec::new() };
-    swarm.fill();
+    if seed % 20 == 7 {
+        swarm.one_fault();
+    } else {
+        swarm.fill();
+        swarm.options();
+        swarm.change_of_the_leader();
+    }
+    if seed % 8 == 3 {
+        swarm.config.quiet_ms = 15_000;
+    }
     let Swarm { config, ops, .. } = swarm;
     Plan { seed, config, ops }
 }
@@ -71,11 +82,15 @@ fn config(draws: &mut Draws) -> Config {
         endpoints: below(100) < 30,
         chaos_ms: 20_000 + below(40_000),
         drift_ppm,
-        transactions: 60 << below(5),
+        transactions: 120 << below(3),
         api_us: 500 << below(6),
         peer_us: 50 << below(6),
         flush_us: 100 << below(8),
         watch_us: 500 << below(7),
+        tags: Vec::new(),
+        more: serde_json::Map::new(),
+        calm: false,
+        quiet_ms: 0,
         core,
     }
 }
@@ -133,7 +148,7 @@ impl Swarm {
     fn fill(&mut self) {
         type Make = fn(&mut Swarm) -> Fault;
         // Kind, mean gap in seconds at its most frequent.
-        let kinds: [(u64, Make); 33] = [
+        let kinds: [(u64, Make); 40] = [
             (12, |s| Fault::AgentKill(s.member())),
             (12, |s| Fault::AgentStop(s.member())),
             (20, |s| Fault::AgentSlow(s.member(), s.draws.log_uniform(For::SwarmOp, 0, 1, 3_000))),
@@ -164,6 +179,13 @@ impl Swarm {
             (50, |_| Fault::LockDeleted),
             (15, |s| Fault::Switchover(s.other())),
             (60, |s| Fault::Failover(s.other())),
+            (40, |s| Fault::Restart(s.member())),
+            (60, |s| Fault::RestartLater(s.member(), 1 + s.below(20))),
+            (50, |s| Fault::Reinitialize(s.other())),
+            (50, |s| Fault::SwitchoverLater(s.other(), 1 + s.below(20))),
+            (40, |s| Fault::StartsFail(s.member())),
+            (30, |s| Fault::SlowStart(s.member())),
+            (60, |s| Fault::DataLost(s.member())),
             (60, |s| Fault::Ttl(5 + s.below(20))),
             (60, |s| Fault::SyncCount(1 + s.below(2) as usize)),
             (60, |s| {
@@ -195,5 +217,71 @@ impl Swarm {
             let op = Op { when: self.when(), what: Fault::Pause, lasts_ms: self.lasts() };
             self.ops.push(op);
         }
+    }
+
+    /// What clusters are configured with beyond the ordinary.
+    fn options(&mut self) {
+        let members = self.config.members;
+        if members > 2 && self.below(4) == 0 {
+            let tagged = self.other();
+            let tag = match self.below(5) {
+                0 => json!({"nofailover": true}),
+                1 => json!({"failover_priority": 5}),
+                2 => json!({"nosync": true}),
+                _ => json!({"replicatefrom": format!("x-{}", (tagged + 1) % members)}),
+            };
+            self.config.tags = vec![json!({}); members];
+            self.config.tags[tagged] = tag;
+        }
+        let (backoff, timeout) = (5 + self.below(15), [0, 0, 5, 10][self.below(4) as usize]);
+        let more = &mut self.config.more;
+        let draws = &mut self.draws;
+        let mut one_in = |n: u64| draws.below(For::SwarmOp, 1, n) == 0;
+        if one_in(8) {
+            more.insert("primary_race_backoff".into(), backoff.into());
+        }
+        if one_in(4) {
+            more.insert("primary_start_timeout".into(), timeout.into());
+        }
+        if one_in(6) {
+            let slot = json!({"type": "logical", "database": "postgres", "plugin": "test_decoding"});
+            more.insert("slots".into(), json!({"decoded": slot}));
+        }
+    }
+
+    /// A plan in which the leader never has to go would show little.
+    fn change_of_the_leader(&mut self) {
+        if self.config.members == 1 {
+            return;
+        }
+        let what = match self.below(6) {
+            0 => Fault::PodDelete(ANYBODY),
+            1 => Fault::PodKill(ANYBODY),
+            2 => Fault::NodeCrash(ANYBODY),
+            3 => Fault::PodFreeze(ANYBODY),
+            _ => Fault::Switchover(self.other()),
+        };
+        let at = self.config.chaos_ms / 8 + self.below(self.config.chaos_ms / 2);
+        let lasts_ms = (self.config.ttl + 5) * S;
+        self.ops.push(Op { when: When::At(at), what, lasts_ms });
+    }
+
+    /// A calm cluster, and one thing that goes wrong with its leader.
+    fn one_fault(&mut self) {
+        let durability = if self.below(2) == 0 { Durability::Async } else { Durability::Quorum };
+        let drift_ppm = vec![0; 3];
+        let calm = Config { calm: true, transactions: 1_200, drift_ppm, ..Config::calm(3, durability) };
+        self.config = Config { endpoints: self.below(2) == 0, ..calm };
+        let (what, lasts_ms) = match self.below(7) {
+            0 => (Fault::Switchover(self.other()), 0),
+            1 => (Fault::PostmasterKill(ANYBODY), 0),
+            2 => (Fault::PodDelete(ANYBODY), 0),
+            3 => (Fault::PodKill(ANYBODY), 0),
+            4 => (Fault::NodeCrash(ANYBODY), 30 * S),
+            5 => (Fault::PodFreeze(ANYBODY), 30 * S),
+            _ => (Fault::ContainerKill(ANYBODY), 0),
+        };
+        let at = 2 * S + self.below(5 * S);
+        self.ops.push(Op { when: When::At(at), what, lasts_ms });
     }
 }

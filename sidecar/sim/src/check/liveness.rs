@@ -37,15 +37,32 @@ impl World {
                 continue;
             }
             let n = &self.nodes[node];
-            let streams =
-                n.server.receiver.as_ref().is_some_and(|r| {
-                    r.upstream == leader && r.upstream_server == self.nodes[leader].server.incarnation
-                });
-            if !streams {
+            if !self.streams_from(node, leader) {
                 return format!("{} does not stream from {} (rule {})", n.name, self.nodes[leader].name, n.agent.rule);
             }
         }
         String::new()
+    }
+
+    /// Directly, or by way of others.
+    fn streams_from(&self, node: usize, leader: usize) -> bool {
+        let mut at = node;
+        for _ in 0..self.current.len() {
+            let Some(receiver) = &self.nodes[at].server.receiver else { return false };
+            at = receiver.upstream;
+            if receiver.upstream_server != self.nodes[at].server.incarnation {
+                return false;
+            }
+            if at == leader {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// A member's tag keeps it from leading.
+    fn never_leads(&self, member: usize) -> bool {
+        self.config().tags.get(member).is_some_and(|tags| tags["nofailover"] == true)
     }
 
     /// All of them.
@@ -92,26 +109,27 @@ impl World {
         // What is stored decides, also while the configuration asks for something else.
         let state = self.sync_state();
         if state.leader.is_none() {
-            return !core.is_empty();
+            return core.iter().any(|member| !self.never_leads(*member));
         }
         let usable = |member: usize| {
             let n = &self.nodes[self.current[member]];
             n.disk.intact().then(|| (self.wal.timeline(n.disk.written.branch), n.disk.written.lsn))
         };
         let may_win = |candidate: usize| {
-            let Some(position) = usable(candidate) else { return false };
+            let Some(position) = usable(candidate).filter(|_| !self.never_leads(candidate)) else { return false };
             let votes = core
                 .iter()
                 .filter(|m| **m != candidate && usable(**m).is_some_and(|other| other <= position))
                 .map(|m| self.nodes[self.current[*m]].name.clone())
                 .collect();
-            let ahead = core.iter().any(|m| usable(*m).is_some_and(|other| other > position));
+            let ahead = core.iter().any(|m| !self.never_leads(*m) && usable(*m).is_some_and(|other| other > position));
             !ahead && elected(&state, &self.nodes[self.current[candidate]].name, &votes)
         };
         // Whoever has the whole log of a primary that stopped in order lacks nothing, votes or not.
         let record = self.api.get(Kind::Lock, self.leader_object()).map(|o| LockRecord::parse(&o)).unwrap_or_default();
         let complete = |candidate: usize| {
             record.leader.is_none()
+                && !self.never_leads(candidate)
                 && record.shutdown.is_some_and(|(timeline, end)| {
                     usable(candidate).is_some_and(|(t, lsn)| t == timeline.0 && lsn > end.0)
                 })

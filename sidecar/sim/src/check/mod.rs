@@ -1,7 +1,11 @@
 //! The promises, one file each, checked at the transitions that can break them. They are written from `docs/safety.md`, not
 //! from the rules.
 
+mod l4_reasons;
+mod l5_calm;
+mod l6_outage;
 mod liveness;
+mod s11_quiet;
 mod s1_one_writer;
 mod s2_durability;
 mod s3_quorum;
@@ -22,7 +26,7 @@ pub(crate) use liveness::Expected;
 /// A broken promise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
-    /// Which one: S1a … S9, L1 … L3; S0 for a panic or a lost timer.
+    /// Which one: S1a … S11, L1 … L6; S0 for a panic or a lost timer.
     pub invariant: String,
     /// When, in microseconds of virtual time.
     pub at: u64,
@@ -55,6 +59,8 @@ pub(crate) struct Checker {
     overdue: Vec<BranchId>,
     lock: s7_lock::Lock,
     routing: s8_routing::Routing,
+    /// When the last acknowledgement left.
+    answered: Time,
     highest_timeline: u32,
 }
 
@@ -74,6 +80,7 @@ impl Checker {
             overdue: Vec::new(),
             lock: s7_lock::Lock::default(),
             routing: s8_routing::Routing::default(),
+            answered: 0,
             highest_timeline: 0,
         }
     }

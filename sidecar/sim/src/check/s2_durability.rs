@@ -25,7 +25,7 @@ impl World {
             .api
             .get(Kind::Lock, "x-sync")
             .is_ok_and(|sync| sync.annotations.get("leader").is_some_and(|leader| *leader == n.name));
-        ours || (n.server.names.n > 0 && !n.server.names.names.is_empty())
+        ours || n.server.waits
     }
 
     pub(crate) fn check_acknowledged(&mut self, node: usize, pos: Pos) {

@@ -5,7 +5,7 @@ use matriarch_ha::quorum::SyncNames;
 use matriarch_ha::store::record::SyncState;
 
 use crate::plan::Durability;
-use crate::world::{S, World};
+use crate::world::{S, World, counts};
 
 /// Tries every electing set against every set that can acknowledge a commit without it.
 fn always_meet(state: &SyncState, names: &SyncNames) -> bool {
@@ -48,8 +48,13 @@ impl World {
         if !n.writable() || state.leader.as_deref() != Some(n.name.as_str()) {
             return;
         }
-        let names = &n.server.names;
-        let holds = always_meet(&state, names);
+        // What any of its processes acts on, and what a new one would.
+        let asked_of_none = SyncNames::default();
+        let walsenders = n.server.senders.iter().filter(|s| counts(&s.names, &s.member)).map(|s| &s.names);
+        let sessions = if n.server.waits { &n.server.names } else { &asked_of_none };
+        let wrong = walsenders.chain([sessions, &n.server.names]).find(|names| !always_meet(&state, names));
+        let holds = wrong.is_none();
+        let names = wrong.unwrap_or(&n.server.names);
         if holds {
             let known = n.agent.view.as_ref().is_some_and(|view| view.sync_mode != "off");
             if known && self.now > self.check.asked_at + 3 * S {

@@ -16,7 +16,7 @@ impl World {
         let known = n.agent.view.as_ref().is_some_and(|view| view.paused);
         let settled = self.now - since > LOOPS * self.config().loop_wait * S;
         let commanded = Failover::parse(self.api.get(Kind::Lock, "x-failover").ok().as_deref()).is_some();
-        if known && settled && !commanded && !n.deleting {
+        if known && settled && !commanded && !n.ordered && !n.deleting {
             let what = format!("{} in pause: {task:?}", n.name);
             self.check.fail(self.now, "S5", what.chars().take(120).collect());
         }

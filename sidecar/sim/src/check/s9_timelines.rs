@@ -24,6 +24,7 @@ impl World {
     pub(crate) fn every_second(&mut self) {
         for node in 0..self.nodes.len() {
             self.check_fenced(node);
+            self.check_awake(node);
         }
     }
 }

@@ -29,6 +29,8 @@ impl World {
         n.agent.mailbox.clear();
         n.agent.view = None;
         n.agent.rule = "";
+        n.agent.since = self.now;
+        n.agent.wakes = self.now + S;
         let agent = n.agent.incarnation;
         self.line(|w| format!("! {} agent starts", w.nodes[node].name));
         self.attach(node);
@@ -142,6 +144,7 @@ impl World {
             // Timers are late, never early.
             let late = self.draws.below(For::Process, node, 500);
             let after = (when - self.now).max(MS) + late;
+            self.nodes[node].agent.wakes = self.now + after;
             self.push(after, Ev::Tick { node, agent, timer });
         }
     }
@@ -152,6 +155,7 @@ impl World {
         if n.agent.stopped > 0 || n.agent.core.is_none() {
             return;
         }
+        n.agent.since = self.now;
         let (agent, mail) = (n.agent.incarnation, std::mem::take(&mut n.agent.mailbox));
         let due = std::mem::take(&mut n.agent.timer_due);
         let tick_first = self.draws.chance(For::Process, node, 500);
@@ -193,6 +197,7 @@ impl World {
             Effect::Publish(view) => self.nodes[node].agent.view = Some(view),
             Effect::Verdict { rule, reason } => {
                 *self.stats.rules.entry(rule).or_default() += 1;
+                self.check_reason(node, rule, &reason);
                 self.nodes[node].agent.rule = rule;
                 self.line(|w| format!("  {} {rule}: {reason}", w.nodes[node].name));
             }

@@ -177,7 +177,9 @@ impl Bench {
             Order::SyncNames(on, names) => {
                 let mut config = self.world.nodes[*on as usize].server.config.clone();
                 config.sync_names.clone_from(names);
-                self.change(*on, Change::Configure(config))
+                self.change(*on, Change::Configure(config))?;
+                self.until(SOON, |b| b.world.loaded_everywhere(*on as usize));
+                Ok(())
             }
             Order::Copy(on, from) => {
                 let from = self.upstream(*from);

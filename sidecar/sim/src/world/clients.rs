@@ -49,6 +49,7 @@ impl World {
     /// The acknowledgement of a commit leaves.
     pub(super) fn acknowledged(&mut self, node: usize, pos: Pos) {
         self.stats.acks += 1;
+        self.answered();
         self.check_acknowledged(node, pos);
     }
 }

@@ -95,6 +95,10 @@ pub(crate) enum ServerEv {
     Stopping,
     /// A reload is in force.
     Reloaded(u32),
+    /// The checkpointer loads the setting.
+    CheckpointerLoads,
+    /// So does a walsender.
+    SenderLoads { standby: usize, receiver: u32 },
     /// All processes are gone; true: the fence did it.
     Dead(bool),
 }

@@ -2,14 +2,12 @@
 
 use std::rc::Rc;
 
-use matriarch_ha::event::{Event, Kind};
-use matriarch_ha::store::record::LockRecord;
+use matriarch_ha::event::{Event, Kind, Request, RestartOrder};
 
 use super::network::count;
-use super::{Ev, MS, Phase, S, World};
+use super::{Ev, MS, Phase, World};
 use crate::draw::For;
-use crate::model::disk::{Disk, Health};
-use crate::plan::{ANYBODY, Durability, Fault, Plan, Probe, When};
+use crate::plan::{ANYBODY, Fault, Plan, Probe, When};
 
 /// More members than there ever are.
 const MEMBERS: usize = 8;
@@ -44,6 +42,14 @@ impl World {
         }
     }
 
+    /// The one fault of a plan that promises to be calm but for it.
+    pub(crate) fn only_fault(&self) -> Option<Fault> {
+        match self.plan.ops.as_slice() {
+            [only] if self.plan.config.calm => Some(only.what.clone()),
+            _ => None,
+        }
+    }
+
     /// What waited for this.
     pub(super) fn faults_after(&mut self, probe: Probe, nth: u32, member: usize) {
         let plan: Rc<Plan> = self.plan.clone();
@@ -67,7 +73,7 @@ impl World {
         let Some(what) = plan.ops.get(op) else { return };
         let member = self.member_of(&what.what, by);
         let Some(node) = self.current.get(member).copied() else { return };
-        self.line(|_| format!("! {:?} ({} ms)", what.what, what.lasts_ms).replace("99", &format!("x-{member}")));
+        self.line(|_| format!("! x-{member}: {:?} ({} ms)", what.what, what.lasts_ms));
         if self.begin(node, member, &what.what, what.lasts_ms) && what.lasts_ms > 0 {
             self.push(what.lasts_ms * MS, Ev::FaultEnds { op, node, member });
         }
@@ -99,6 +105,13 @@ impl World {
             | Fault::DiskSlow(m, _)
             | Fault::VolumeLost(m)
             | Fault::StreamStuck(m)
+            | Fault::Restart(m)
+            | Fault::RestartLater(m, _)
+            | Fault::Reinitialize(m)
+            | Fault::SwitchoverLater(m, _)
+            | Fault::StartsFail(m)
+            | Fault::SlowStart(m)
+            | Fault::DataLost(m)
             | Fault::Switchover(m)
             | Fault::Failover(m) => *m,
             _ => 0,
@@ -162,10 +175,20 @@ impl World {
                 let _ = self.api.delete(Kind::Lock, name);
                 self.stored();
             }
-            Fault::Switchover(_) => self.command(member, true),
+            Fault::Restart(_) => self.order(node, Request::Restart(RestartOrder::default())),
+            Fault::RestartLater(_, seconds) => {
+                let schedule = Some(self.later(node, *seconds));
+                self.order(node, Request::Restart(RestartOrder { schedule, ..RestartOrder::default() }));
+            }
+            Fault::Reinitialize(_) => self.order(node, Request::Reinitialize { force: true, from_leader: false }),
+            Fault::StartsFail(_) => self.nodes[node].starts_fail += 1,
+            Fault::SlowStart(_) => self.nodes[node].slow_start_ms = lasts_ms.min(20_000),
+            Fault::DataLost(_) => self.lose_data(node),
+            Fault::SwitchoverLater(_, seconds) => self.command(member, true, Some(*seconds)),
+            Fault::Switchover(_) => self.command(member, true, None),
             Fault::Failover(_) => {
                 self.check.failover_by_hand = true;
-                self.command(member, false);
+                self.command(member, false, None);
             }
             Fault::Pause => {
                 self.check.paused = true;
@@ -212,6 +235,8 @@ impl World {
                 self.thaw(node);
                 self.clock_changed(node);
             }
+            Fault::StartsFail(_) => count(&mut self.nodes[node].starts_fail, false),
+            Fault::SlowStart(_) => self.nodes[node].slow_start_ms = 0,
             Fault::DiskSlow(..) => self.nodes[node].slow_disk_ms = 0,
             Fault::StreamStuck(_) => count(&mut self.nodes[node].stuck_stream, false),
             Fault::Pause => self.resume(),
@@ -232,6 +257,8 @@ impl World {
             self.nodes[node].agent.slow_ms = 0;
             self.nodes[node].slow_disk_ms = 0;
             self.nodes[node].stuck_stream = 0;
+            self.nodes[node].starts_fail = 0;
+            self.nodes[node].slow_start_ms = 0;
             if self.nodes[node].zombie {
                 self.zombie_ends(node);
                 continue;
@@ -281,7 +308,7 @@ impl World {
         }
     }
 
-    fn cut(&mut self, node: usize, cut: bool) {
+    pub(super) fn cut(&mut self, node: usize, cut: bool) {
         self.net.cut_api(node, cut);
         for other in 0..self.nodes.len() {
             if other != node {
@@ -297,175 +324,6 @@ impl World {
         if both {
             self.net.cut_link(other, node, cut);
         }
-    }
-
-    fn delete_pod(&mut self, node: usize) {
-        let n = &mut self.nodes[node];
-        if n.deleting || n.zombie {
-            return;
-        }
-        n.deleting = true;
-        n.supervisor.terminating = true;
-        let (name, pod) = (n.name.clone(), n.pod);
-        self.api.edit(Kind::Pod, &name, |object| object.deleting = true);
-        self.stored();
-        self.tell(node, MS, Event::Terminating);
-        // The kubelet kills after the grace period.
-        self.push(30 * S, Ev::PodGone { node, pod });
-    }
-
-    /// Power is lost, and with it what was not flushed.
-    pub(super) fn node_crashes(&mut self, node: usize) {
-        if !self.nodes[node].up {
-            return;
-        }
-        self.kill_agent(node, false);
-        self.server_vanishes(node);
-        let lost = {
-            let disk = &self.nodes[node].disk;
-            disk.written.lsn.saturating_sub(disk.flushed)
-        };
-        let survives = self.draws.below(For::Crash, node, lost + 1);
-        let n = &mut self.nodes[node];
-        if n.disk.intact() {
-            n.disk.written.lsn = n.disk.flushed.min(n.disk.written.lsn) + if lost > 0 { survives } else { 0 };
-        }
-        n.up = false;
-        n.supervisor.up = false;
-        n.supervisor.incarnation += 1;
-        n.deleting = false;
-        n.frozen = 0;
-        n.deferred.clear();
-    }
-
-    /// And comes back, with a new boot clock.
-    pub(super) fn node_boots(&mut self, node: usize) {
-        let n = &mut self.nodes[node];
-        if n.up {
-            return;
-        }
-        n.up = true;
-        n.pod += 1;
-        n.agent.stopped = 0;
-        let (pod, member) = (n.pod, n.member);
-        let ppm = self.plan.config.drift_ppm.get(member).copied().unwrap_or(0);
-        let now = self.now;
-        self.nodes[node].clock = crate::clock::Clock::starting_at(now, 30 * S);
-        self.nodes[node].clock.set_rate(now, ppm);
-        self.new_supervisor(node);
-        let name = self.nodes[node].name.clone();
-        // Deleted meanwhile, or not there any more: the StatefulSet makes it anew.
-        let gone = self.api.get(Kind::Pod, &name).map_or(true, |object| object.deleting);
-        if gone {
-            let _ = self.api.delete(Kind::Pod, &name);
-            self.new_pod_object(node);
-        }
-        let after = self.draws.between(For::Process, node, 100, 3_000) * MS;
-        self.push(after, Ev::AgentStart { node, pod });
-    }
-
-    /// The pod object is replaced while its processes live on, cut off; the new one has an empty volume.
-    fn replace_pod(&mut self, node: usize, member: usize) -> bool {
-        if self.nodes.len() >= 12 || self.nodes[node].deleting || !self.nodes[node].up || !self.may_lose(node) {
-            return false;
-        }
-        self.nodes[node].zombie = true;
-        self.cut(node, true);
-        let name = self.nodes[node].name.clone();
-        let _ = self.api.delete(Kind::Pod, &name);
-        let new = self.new_pod(member, Disk::empty());
-        for other in 0..new {
-            if self.nodes[other].zombie {
-                self.net.cut_link(new, other, true);
-                self.net.cut_link(other, new, true);
-            }
-        }
-        self.current[member] = new;
-        self.push(S, Ev::AgentStart { node: new, pod: 0 });
-        true
-    }
-
-    fn zombie_ends(&mut self, node: usize) {
-        if self.nodes[node].zombie && self.nodes[node].up {
-            self.node_crashes(node);
-            self.nodes[node].disk = Disk::empty();
-        }
-    }
-
-    /// Another complete directory has every commit that must not be lost: what this one holds may go.
-    fn may_lose(&self, node: usize) -> bool {
-        use crate::model::wal::Pos;
-        let others = (0..self.nodes.len()).filter(|other| *other != node && !self.nodes[*other].zombie);
-        let mut copies = 0;
-        for other in others {
-            let disk = &self.nodes[other].disk;
-            let at = Pos { lsn: disk.flushed, ..disk.written };
-            if disk.health == Health::Intact && self.missing(true, at).is_empty() {
-                copies += 1;
-            }
-        }
-        // And those that are left can still elect a leader.
-        let rest: Vec<usize> = (0..self.current.len())
-            .filter(|member| self.current[*member] != node && self.nodes[self.current[*member]].disk.intact())
-            .collect();
-        copies > 0 && self.electable(&rest)
-    }
-
-    fn lose_volume(&mut self, node: usize) {
-        if self.nodes[node].zombie || !self.may_lose(node) {
-            return;
-        }
-        self.node_crashes(node);
-        self.nodes[node].disk = Disk::empty();
-        let name = self.nodes[node].name.clone();
-        let _ = self.api.delete(Kind::Pod, &name);
-        self.stored();
-        self.node_boots(node);
-    }
-
-    /// As `kubectl matriarch switchover` and `patronictl failover` do it.
-    fn command(&mut self, member: usize, switchover: bool) {
-        let leader = self.api.get(Kind::Lock, self.leader_object()).ok().and_then(|o| LockRecord::parse(&o).leader);
-        let candidate = format!("x-{member}");
-        if leader.as_deref() == Some(candidate.as_str()) {
-            return;
-        }
-        self.api.edit(Kind::Lock, "x-failover", |object| {
-            object.annotations.insert("member".into(), candidate);
-            if let Some(leader) = leader.filter(|_| switchover) {
-                object.annotations.insert("leader".into(), leader);
-            }
-        });
-        self.stored();
-    }
-
-    fn resume(&mut self) {
-        self.check.paused_since = None;
-        self.edit_config("pause", serde_json::Value::Bool(false));
-    }
-
-    fn set_durability(&mut self, durability: Durability) {
-        if self.check.durability != durability {
-            self.check.asked_at = self.now;
-        }
-        self.check.durability = durability;
-        // From one mode to another there is no moment without its promise; to async and back there is.
-        self.check.suspended |= durability == Durability::Async;
-        self.edit_config("synchronous_mode", super::mode(durability));
-    }
-
-    fn edit_config(&mut self, key: &str, value: serde_json::Value) {
-        let Ok(object) = self.api.get(Kind::Lock, "x-config") else { return };
-        let text = object.annotations.get("config").map_or("{}", String::as_str);
-        let mut document: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
-        if document.get(key) == Some(&value) {
-            return;
-        }
-        document[key] = value;
-        self.api.edit(Kind::Lock, "x-config", |object| {
-            object.annotations.insert("config".into(), document.to_string());
-        });
-        self.stored();
     }
 
     pub(crate) fn config(&self) -> &crate::plan::Config {

@@ -16,6 +16,8 @@ pub(crate) struct Progress {
     expected: Option<Expected>,
     acks: u64,
     led_since: Option<u64>,
+    /// Promotions until then.
+    led_forks: u64,
     forks: u64,
 }
 
@@ -31,6 +33,9 @@ impl World {
                 self.node_boots(node);
             }
         }
+        for node in &mut self.nodes {
+            node.wipes = 0;
+        }
         self.heal = Progress { acks: self.stats.acks, forks: self.stats.failovers, ..Progress::default() };
         if self.phase == Phase::CoreHealed {
             self.heal.expected = Some(self.expected(&core));
@@ -43,7 +48,8 @@ impl World {
     fn leader_limit(&self) -> u64 {
         let config = &self.plan.config;
         let paused = if self.check.paused { 3 * config.ttl } else { 0 };
-        (config.ttl + 2 * config.loop_wait + config.retry_timeout + 20 + paused) * S
+        let backoff = config.more.get("primary_race_backoff").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        (config.ttl + 2 * config.loop_wait + config.retry_timeout + 20 + paused + backoff) * S
     }
 
     /// And to a whole cluster: copies are made, one after a failed rewind.
@@ -63,50 +69,26 @@ impl World {
                 self.fail_with("L1", "a part of the members leads that must not: it may lack commits");
             }
             if since > self.leader_limit() {
-                self.enter(Phase::Healed);
-                self.begin_heal();
+                self.healed();
             }
             return;
         }
-        if self.leader().is_some() {
-            self.heal.led_since.get_or_insert(self.now);
+        if self.leader().is_some() && self.heal.led_since.is_none() {
+            self.heal.led_since = Some(self.now);
+            self.heal.led_forks = self.stats.failovers;
         }
         let why = self.unsettled_among(&members);
         // In strict mode one alone acknowledges nothing.
         let strict = self.plan.config.strict && self.check.durability != Durability::Async;
         let fresh = (strict && members.len() == 1) || self.stats.acks >= self.heal.acks + FRESH;
-        let whole = why.is_empty() && fresh && self.all_have_all(&members);
-        if whole {
-            let next = if self.phase == Phase::CoreHealed { Phase::Healed } else { Phase::Done };
-            self.enter(next);
-            if next == Phase::Healed {
-                self.begin_heal();
-            }
-            return;
+        if why.is_empty() && fresh && self.all_have_all(&members) {
+            self.check_calm(&members, self.heal.led_forks);
+            return self.healed();
         }
-        // The holder of a pause that is gone with its fence lifted is waited for until a person decides: so the rule says.
-        // So is, in async, a member that lacks more than people said may be lost.
-        let lagging = self.check.durability == Durability::Async
-            && self.current.iter().any(|node| self.nodes[*node].agent.rule == Rule::Lagging.id());
-        let paused = self.check.paused
-            && self.current.iter().any(|node| self.nodes[*node].agent.rule == Rule::PausedHolder.id());
-        // And a copy that the last leader did not know of yet, when all that it knew are gone: they might lead without it.
-        let outside = self
-            .current
-            .iter()
-            .all(|node| !self.nodes[*node].disk.intact() || self.nodes[*node].agent.rule == Rule::NotInTopology.id());
-        if (paused || lagging || outside) && self.heal.led_since.is_none() && since > self.leader_limit() {
-            return self.enter(Phase::Done);
-        }
-        let may_wait = self.heal.expected == Some(Expected::Either);
         if self.heal.led_since.is_none() && since > self.leader_limit() {
-            if may_wait {
-                self.enter(Phase::Healed);
-                return self.begin_heal();
-            }
-            // A volume was lost whose member alone may lead by what is stored: a write of it that came late says so.
-            if self.phase == Phase::Healed && !self.electable(&members) {
-                return self.enter(Phase::Done);
+            if let Some(why) = self.rightly_waits(&members) {
+                self.line(|_| format!("==== nobody leads: {why}"));
+                return self.healed();
             }
             let rules = self.rules();
             self.fail_with("L1", &format!("no leader {} s after all was whole again: {rules}", since / S));
@@ -117,6 +99,40 @@ impl World {
                 if why.is_empty() { ("L3", "fresh commits are missing") } else { ("L2", why.as_str()) };
             self.fail_with(invariant, &format!("after {} s: {why}: {rules}", since / S));
         }
+    }
+
+    /// This part is done: the whole comes next, then silence, then the end.
+    fn healed(&mut self) {
+        match self.phase {
+            Phase::CoreHealed => {
+                self.enter(Phase::Healed);
+                self.begin_heal();
+            }
+            Phase::Healed if self.plan.config.quiet_ms > 0 && self.leader().is_some() => self.enter(Phase::Quiet),
+            _ => self.enter(Phase::Done),
+        }
+    }
+
+    /// Why nobody may lead though these members are whole: what the rules say has to be what the oracle knows.
+    fn rightly_waits(&self, members: &[usize]) -> Option<&'static str> {
+        let says = |node: &usize, rule: Rule| self.nodes[*node].agent.rule == rule.id();
+        let any = |rule| self.current.iter().any(|node| says(node, rule));
+        if self.check.paused && any(Rule::PausedHolder) {
+            return Some("the holder of a pause is gone with its fence lifted: a person decides");
+        }
+        if self.check.durability == Durability::Async && any(Rule::Lagging) {
+            return Some("it lacks more than people said may be lost");
+        }
+        // Those that the last leader knew of are gone, and might lead without this copy.
+        let stranger = |node: &usize| !self.nodes[*node].disk.intact() || says(node, Rule::NotInTopology);
+        if self.current.iter().all(stranger) {
+            return Some("the only copy is one that the last leader did not know of");
+        }
+        // A volume was lost whose member alone may lead by what is stored: a write of it that came late says so.
+        if self.phase == Phase::Healed && !self.electable(members) {
+            return Some("those who are left may lack commits");
+        }
+        (self.heal.expected == Some(Expected::Either)).then_some("only a part of the members is there")
     }
 
     fn rules(&self) -> String {

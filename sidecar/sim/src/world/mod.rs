@@ -8,13 +8,16 @@ mod clients;
 mod event;
 mod faults;
 mod heal;
+mod losses;
 mod network;
 mod node;
+mod orders;
 mod peers;
 mod postgres;
 mod replication;
 mod rewind;
 mod server;
+mod setting;
 mod store;
 mod supervisor;
 mod tasks;
@@ -36,6 +39,7 @@ pub(crate) use event::Ev;
 use network::Network;
 pub(crate) use node::{Node, Pm};
 use peers::Ask;
+pub(crate) use setting::counts;
 use store::{Call, Stream};
 
 /// Milliseconds in microseconds.
@@ -58,6 +62,8 @@ pub struct Stats {
     pub events: u64,
     /// How often each rule became the verdict.
     pub rules: BTreeMap<&'static str, u64>,
+    /// Longest time without an acknowledgement during the faults, microseconds.
+    pub outage: u64,
     /// Acknowledged transactions lost in `async`.
     pub async_lost: u64,
     /// Virtual time, microseconds.
@@ -83,6 +89,8 @@ pub(crate) enum Phase {
     /// Part of the members is whole again, the others are gone.
     CoreHealed,
     Healed,
+    /// Nothing is asked of it but to take writes.
+    Quiet,
     Done,
 }
 
@@ -219,12 +227,16 @@ impl World {
 
     fn document(&self, durability: Durability) -> serde_json::Value {
         let config = &self.plan.config;
-        serde_json::json!({
+        let mut document = serde_json::json!({
             "ttl": config.ttl, "loop_wait": config.loop_wait, "retry_timeout": config.retry_timeout,
             "failsafe_mode": config.failsafe, "synchronous_node_count": config.sync_count,
             "synchronous_mode": mode(durability), "synchronous_mode_strict": config.strict,
             "maximum_lag_on_failover": 1_048_576,
-        })
+        });
+        for (key, value) in &config.more {
+            document[key] = value.clone();
+        }
+        document
     }
 
     fn finish(mut self) -> (Outcome, Option<Trace>) {
@@ -301,12 +313,14 @@ impl World {
                 }
             }
             Phase::Chaos if since >= self.plan.config.chaos_ms * MS => {
+                self.check_outage();
                 let all = self.plan.config.core.is_empty();
                 self.enter(if all { Phase::Healed } else { Phase::CoreHealed });
                 self.begin_heal();
             }
             Phase::Chaos | Phase::Done => {}
             Phase::CoreHealed | Phase::Healed => self.heal_second(),
+            Phase::Quiet => self.quiet_second(),
         }
     }
 

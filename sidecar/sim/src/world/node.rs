@@ -38,6 +38,14 @@ pub(crate) struct Node {
     /// Milliseconds a flush takes, by a fault.
     pub(crate) slow_disk_ms: u64,
     pub(crate) stuck_stream: u32,
+    /// PostgreSQL cannot be started: so many faults.
+    pub(crate) starts_fail: u32,
+    /// Its recovery takes so much longer, milliseconds.
+    pub(crate) slow_start_ms: u64,
+    /// A person ordered something of it.
+    pub(crate) ordered: bool,
+    /// Directories destroyed here since all was whole again.
+    pub(crate) wipes: u32,
     /// The pod is being deleted and comes again.
     pub(crate) deleting: bool,
 }
@@ -56,9 +64,14 @@ pub(crate) struct Agent {
     pub(crate) deferred_to: u64,
     pub(crate) view: Option<Box<View>>,
     pub(crate) rule: &'static str,
+    /// When it started or went on, and when it wants to be woken.
+    pub(crate) since: u64,
+    pub(crate) wakes: u64,
     /// When the last message to the supervisor arrives: they do not overtake each other.
     pub(crate) socket_at: u64,
     pub(crate) restarts: u32,
+    /// What it wrote to the store since silence began.
+    pub(crate) writes: Vec<String>,
 }
 
 pub(crate) struct Supervisor {
@@ -87,6 +100,10 @@ pub(crate) struct Server {
     pub(crate) promoting: bool,
     pub(crate) names: SyncNames,
     pub(crate) names_text: String,
+    /// Commits wait, as the checkpointer has told the sessions.
+    pub(crate) waits: bool,
+    /// It is in the middle of something long.
+    pub(crate) checkpointer_busy: bool,
     pub(crate) config: ServerConfig,
     /// Commits that wait for standbys: ends of their records.
     pub(crate) waiting: Vec<u64>,
@@ -116,6 +133,8 @@ pub(crate) struct Sender {
     pub(crate) node: usize,
     pub(crate) receiver: u32,
     pub(crate) member: String,
+    /// The setting by which it acts.
+    pub(crate) names: SyncNames,
     pub(crate) streaming: bool,
     pub(crate) sent: u64,
     pub(crate) flush: u64,
@@ -144,6 +163,8 @@ impl Server {
             promoting: false,
             names: SyncNames::default(),
             names_text: String::new(),
+            waits: false,
+            checkpointer_busy: false,
             config: ServerConfig::default(),
             waiting: Vec::new(),
             flushing: false,
@@ -197,8 +218,11 @@ impl World {
                 deferred_to: 0,
                 view: None,
                 rule: "",
+                since: 0,
+                wakes: 0,
                 socket_at: 0,
                 restarts: 0,
+                writes: Vec::new(),
             },
             supervisor: Supervisor { up: true, incarnation: 1, fence: Fence::new(), timer: 0, terminating: false },
             server: Server::down(0, 0),
@@ -210,6 +234,10 @@ impl World {
             deferred: Vec::new(),
             slow_disk_ms: 0,
             stuck_stream: 0,
+            starts_fail: 0,
+            slow_start_ms: 0,
+            ordered: false,
+            wipes: 0,
             deleting: false,
         };
         self.nodes.push(node);
@@ -251,7 +279,7 @@ impl World {
             leader_label: "primary".to_owned(),
             follower_label: "replica".to_owned(),
             tmp_role_label: None,
-            tags: Tags::default(),
+            tags: Tags::parse(self.plan.config.tags.get(node.member).unwrap_or(&serde_json::Value::Null)),
             local: serde_json::Value::Null,
             bootstrap_config: self.document(self.plan.config.durability),
         }

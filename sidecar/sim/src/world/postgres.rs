@@ -9,6 +9,7 @@ use matriarch_ha::types::{Lsn, Timeline};
 
 use super::event::ServerEv;
 use super::node::Pm;
+use super::setting::counts;
 use super::{Ev, MS, World};
 use crate::draw::For;
 use crate::model::disk::Health;
@@ -86,6 +87,7 @@ impl World {
             replayed: lsn(false, disk.replayed),
             streaming,
             replay_waits: true,
+            checkpointer_waits: !server.checkpointer_busy,
             sync_names: server.names_text.clone(),
             has_conninfo: server.config.upstream.is_some(),
             standbys: server
@@ -94,7 +96,7 @@ impl World {
                 .map(|s| StandbyStatus {
                     member: s.member.clone(),
                     state: if s.streaming { "streaming" } else { "catchup" }.to_owned(),
-                    sync_state: String::new(),
+                    sync_state: if counts(&s.names, &s.member) { "quorum" } else { "async" }.to_owned(),
                     flush: Lsn(s.flush),
                     ..StandbyStatus::default()
                 })

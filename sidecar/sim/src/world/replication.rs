@@ -64,6 +64,7 @@ impl World {
             node,
             receiver,
             member,
+            names: self.nodes[up].server.names.clone(),
             streaming: false,
             sent: at.lsn.min(self.nodes[up].disk.flushed),
             flush: at.lsn.min(self.nodes[up].disk.flushed),

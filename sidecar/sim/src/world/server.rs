@@ -7,6 +7,7 @@ use matriarch_ha::quorum::SyncNames;
 
 use super::event::ServerEv;
 use super::node::{Pm, Server};
+use super::setting::asks;
 use super::{Ev, MS, S, World};
 use crate::draw::For;
 use crate::model::disk::{RECORD, State};
@@ -22,6 +23,7 @@ impl World {
         let recovery = self.draws.log_uniform(For::Task, node, 5, 1_500) * MS;
         self.check_start(node);
         let n = &mut self.nodes[node];
+        let recovery = recovery + n.slow_start_ms * MS;
         let receivers = n.server.receivers;
         n.server = Server::down(n.server.incarnation + 1, receivers);
         n.server.pm = Pm::Recovering;
@@ -44,6 +46,12 @@ impl World {
             n.server.names_text.clone_from(&config.sync_names);
             self.line(|w| format!("  {} commits need {}", w.nodes[node].name, w.nodes[node].server.names_text));
             self.probe(Probe::NamesLoaded, node);
+            if self.nodes[node].server.pm == Pm::Recovering {
+                let server = &mut self.nodes[node].server;
+                server.waits = asks(&server.names);
+            } else {
+                self.spread_setting(node);
+            }
             self.check_names(node);
         }
         self.nodes[node].server.config = config;
@@ -69,7 +77,9 @@ impl World {
             ServerEv::Promoted => self.promoted(node),
             ServerEv::Stopping => self.stopping(node),
             ServerEv::Reloaded(reload) => self.reloaded(node, reload),
-            ServerEv::Dead(fenced) => self.dead(node, fenced),
+            ServerEv::CheckpointerLoads => self.checkpointer_loads(node),
+            ServerEv::SenderLoads { standby, receiver } => self.sender_loads(node, standby, receiver),
+            ServerEv::Dead(fenced) => self.server_dies(node, fenced),
         }
     }
 
@@ -149,19 +159,8 @@ impl World {
         if n.server.waiting.is_empty() || !n.server.writable() {
             return;
         }
-        let mut reached = n.disk.flushed;
-        let names = &n.server.names;
-        if !names.names.is_empty() && names.n > 0 {
-            let mut positions: Vec<u64> = n
-                .server
-                .senders
-                .iter()
-                .filter(|s| s.streaming && (names.is_star() || names.names.contains(&s.member)))
-                .map(|s| if mutants::on(Mutant::AckBeforeFlush) { s.sent } else { s.flush })
-                .collect();
-            positions.sort_unstable_by(|a, b| b.cmp(a));
-            reached = reached.min(positions.get(names.n - 1).copied().unwrap_or(0));
-        }
+        let reached = self.reached(node);
+        let n = &self.nodes[node];
         let branch = n.disk.written.branch;
         let n = &mut self.nodes[node];
         let done = n.server.waiting.iter().filter(|lsn| **lsn <= reached).count();
@@ -263,12 +262,7 @@ impl World {
         if behind && self.now - n.server.stop_since < 20 * S {
             return self.push(5 * MS, Ev::Server { node, server, what: ServerEv::Stopping });
         }
-        self.dead(node, false);
-    }
-
-    /// All processes are gone.
-    fn dead(&mut self, node: usize, fenced: bool) {
-        self.server_dies(node, fenced);
+        self.server_dies(node, false);
     }
 
     /// Ends the postmaster now, and tells the agent.

@@ -56,6 +56,7 @@ impl World {
             _ => CALL_TIMEOUT_MS,
         };
         self.request_leaves(node, &call);
+        self.written(node, &call);
         let index = self.calls.len();
         let agent = self.nodes[node].agent.incarnation;
         let uid = self.nodes[node].uid.as_str().into();
@@ -171,13 +172,9 @@ impl World {
 
     pub(super) fn call_times_out(&mut self, index: usize) {
         if !self.calls[index].answered {
-            let reply = self.failed_or_gone(index);
+            let reply = self.failed(index, StoreError::Unreachable("no answer in time".into()));
             self.deliver(index, reply);
         }
-    }
-
-    fn failed_or_gone(&self, index: usize) -> Reply {
-        self.failed(index, StoreError::Unreachable("no answer in time".into()))
     }
 
     fn deliver(&mut self, index: usize, reply: Reply) {

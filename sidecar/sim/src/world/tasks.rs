@@ -50,7 +50,7 @@ impl World {
             Task::Rewind { from, .. } => self.rewind(node, step, from),
             Task::StartPrimary { config } => self.start_primary(node, step, config),
             Task::StartStandby { config } => self.start_standby(node, step, config),
-            Task::CopySlots { .. } => failed("no logical slot is configured"),
+            Task::CopySlots { from, slots, config } => self.copy_slots(node, step, from, slots, config),
             Task::Restore => failed("no method without a leader is configured"),
             Task::MoveAside => {
                 self.nodes[node].disk = Disk::empty();
@@ -75,7 +75,7 @@ impl World {
 
     pub(super) fn run_ends_when_up(&mut self, node: usize) {
         if let Some(run) = &self.nodes[node].task
-            && matches!(run.task, Task::StartPrimary { .. } | Task::StartStandby { .. })
+            && matches!(run.task, Task::StartPrimary { .. } | Task::StartStandby { .. } | Task::CopySlots { .. })
         {
             self.run_ends(node, Ok(()));
         }
@@ -186,6 +186,7 @@ impl World {
     pub(super) fn wipe(&mut self, node: usize, why: &str) {
         self.line(|w| format!("  {} wipes for a {why}", w.nodes[node].name));
         self.check_wipe(node);
+        self.nodes[node].wipes += 1;
     }
 
     fn start_primary(&mut self, node: usize, step: u32, config: &matriarch_ha::effect::ServerConfig) -> Step {
@@ -198,6 +199,9 @@ impl World {
         }
         if step == 1 {
             return self.takes(node, 2, 20);
+        }
+        if n.starts_fail > 0 {
+            return failed("could not create lock file \"postmaster.pid\": No space left on device");
         }
         n.disk.standby_signal = false;
         match self.may_start(node, Role::Primary) {
@@ -221,10 +225,52 @@ impl World {
         if step == 1 {
             return self.takes(node, 2, 20);
         }
+        if self.nodes[node].starts_fail > 0 {
+            return failed("could not create lock file \"postmaster.pid\": No space left on device");
+        }
         match self.may_start(node, Role::Standby) {
             Ok(()) => {
                 let standby = self.nodes[node].disk.standby_signal;
                 self.spawn(node, !standby, config.clone());
+                Step::Waits
+            }
+            Err(error) => Step::Done(Err(error)),
+        }
+    }
+
+    /// The state of logical slots comes from the primary, while the standby is stopped.
+    fn copy_slots(
+        &mut self,
+        node: usize,
+        step: u32,
+        from: &Upstream,
+        slots: &[String],
+        config: &matriarch_ha::effect::ServerConfig,
+    ) -> Step {
+        match step {
+            1 => return self.takes(node, 20, 400),
+            2 => {}
+            _ => return self.start_again(node, config),
+        }
+        let Some(source) = self.source(node, from) else { return failed("the source is no primary") };
+        if self.nodes[node].server.pm != Pm::Up || self.nodes[node].server.primary {
+            return failed("the server does not answer");
+        }
+        let theirs = self.nodes[source].disk.slots.clone();
+        self.server_dies(node, false);
+        let ours = &mut self.nodes[node].disk.slots;
+        ours.retain(|slot| !slots.contains(&slot.name));
+        ours.extend(theirs.into_iter().filter(|slot| slots.contains(&slot.name)));
+        self.takes(node, 5, 50)
+    }
+
+    fn start_again(&mut self, node: usize, config: &matriarch_ha::effect::ServerConfig) -> Step {
+        if self.nodes[node].server.pm != Pm::Down {
+            return failed("a postmaster runs");
+        }
+        match self.may_start(node, Role::Standby) {
+            Ok(()) => {
+                self.spawn(node, false, config.clone());
                 Step::Waits
             }
             Err(error) => Step::Done(Err(error)),

@@ -1,0 +1,50 @@
+//! S11: a quiet cluster costs the API server one write for each renewal, and followers write nothing.
+
+use matriarch_ha::effect::StoreCall;
+
+use crate::world::{MS, Phase, S, World};
+
+/// What was begun before may still be written.
+const SETTLES: u64 = 10 * S;
+
+impl World {
+    /// A write leaves.
+    pub(crate) fn written(&mut self, node: usize, call: &StoreCall) {
+        let name = match call {
+            StoreCall::Patch(patch) => &patch.name,
+            StoreCall::Create { name, .. } => name,
+            _ => return,
+        };
+        if self.phase == Phase::Quiet {
+            self.nodes[node].agent.writes.push(name.clone());
+        }
+    }
+
+    /// Once a second, while nothing is asked of the cluster but to take writes.
+    pub(crate) fn quiet_second(&mut self) {
+        let since = self.now - self.phase_since;
+        if since <= SETTLES {
+            for node in &mut self.nodes {
+                node.agent.writes.clear();
+            }
+            return;
+        }
+        let Some(leader) = self.leader() else {
+            return self.check.fail(self.now, "L5", "the leader of a quiet cluster is gone".to_owned());
+        };
+        let renewals = (since - SETTLES) / (self.config().loop_wait * S) + 1;
+        let wrote = (0..self.nodes.len()).find(|node| {
+            let allowed = if *node == leader { renewals } else { 0 };
+            self.nodes[*node].agent.writes.len() as u64 > allowed
+        });
+        if let Some(node) = wrote {
+            let n = &self.nodes[node];
+            let what =
+                format!("{} wrote {} in {} ms of silence", n.name, n.agent.writes.join(", "), (since - SETTLES) / MS);
+            self.check.fail(self.now, "S11", what);
+        }
+        if since >= SETTLES + self.config().quiet_ms * MS {
+            self.enter(Phase::Done);
+        }
+    }
+}
