@@ -37,7 +37,7 @@ pub(super) fn decide(s: &Snapshot, leader: &str) -> Verdict {
         (false, _) => stopped(s, leader),
         (true, None) => match s.follows(leader) {
             // A standby may need its upstream to become consistent: the name of a new one is told by reload.
-            Some(wanted) if s.lock_renewed && s.server.upstream.as_ref().is_some_and(|u| *u != wanted) => {
+            Some(wanted) if s.lock_renewed && s.server.upstream.as_ref() != Some(&wanted) => {
                 act(Rule::Follow, following(wanted.as_ref(), leader), vec![Action::Follow(wanted), Action::Query])
             }
             _ if never_ready(s) => act(

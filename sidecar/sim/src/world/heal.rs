@@ -108,7 +108,14 @@ impl World {
                 self.enter(Phase::Healed);
                 self.begin_heal();
             }
-            Phase::Healed if self.plan.config.quiet_ms > 0 && self.leader().is_some() => self.enter(Phase::Quiet),
+            // An order for later may be due any time.
+            Phase::Healed
+                if self.plan.config.quiet_ms > 0
+                    && self.leader().is_some()
+                    && !self.nodes.iter().any(|n| n.ordered) =>
+            {
+                self.enter(Phase::Quiet);
+            }
             _ => self.enter(Phase::Done),
         }
     }
