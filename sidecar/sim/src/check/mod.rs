@@ -47,6 +47,8 @@ pub(crate) struct Checker {
     /// Pause is or was asked for: the fence was lifted by a person's wish.
     pub(crate) paused: bool,
     pub(crate) paused_since: Option<Time>,
+    /// A person asked for another leader: what follows from it is commanded, too.
+    pub(crate) commanded_at: Option<Time>,
     /// A clock stood still: an assumption of S1 is broken.
     pub(crate) clock_hell: bool,
     /// A person asked for a failover that may lose data.
@@ -73,6 +75,7 @@ impl Checker {
             asked_at: 0,
             paused: false,
             paused_since: None,
+            commanded_at: None,
             clock_hell: false,
             failover_by_hand: false,
             protected: Vec::new(),

@@ -34,7 +34,8 @@ impl World {
         };
         let renewals = (since - SETTLES) / (self.config().loop_wait * S) + 1;
         let wrote = (0..self.nodes.len()).find(|node| {
-            let allowed = if *node == leader { renewals } else { 0 };
+            // Each may say once that its state has changed.
+            let allowed = if *node == leader { renewals } else { 0 } + 1;
             self.nodes[*node].agent.writes.len() as u64 > allowed
         });
         if let Some(node) = wrote {

@@ -16,7 +16,8 @@ impl World {
         let known = n.agent.view.as_ref().is_some_and(|view| view.paused);
         let settled = self.now - since > LOOPS * self.config().loop_wait * S;
         let commanded = Failover::parse(self.api.get(Kind::Lock, "x-failover").ok().as_deref()).is_some();
-        if known && settled && !commanded && !n.ordered && !n.deleting {
+        let lately = self.check.commanded_at.is_some_and(|at| self.now - at < 60 * S);
+        if known && settled && !commanded && !lately && !n.ordered && !n.deleting {
             let what = format!("{} in pause: {task:?}", n.name);
             self.check.fail(self.now, "S5", what.chars().take(120).collect());
         }

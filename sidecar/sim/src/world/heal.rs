@@ -19,6 +19,8 @@ pub(crate) struct Progress {
     /// Promotions until then.
     led_forks: u64,
     forks: u64,
+    /// A standby could not become consistent.
+    never_ready: bool,
 }
 
 impl World {
@@ -54,10 +56,14 @@ impl World {
 
     /// And to a whole cluster: copies are made, one after a failed rewind.
     fn whole_limit(&self) -> u64 {
-        self.leader_limit() + 120 * S
+        // A standby that cannot become consistent is copied anew after ten minutes.
+        let never_ready = if self.heal.never_ready { 600 * S } else { 0 };
+        self.leader_limit() + 120 * S + never_ready
     }
 
     pub(super) fn heal_second(&mut self) {
+        let starts = |n: &super::Node| n.server.pm == super::Pm::Recovering && n.disk.written.lsn < n.disk.consistent;
+        self.heal.never_ready |= self.nodes.iter().any(starts);
         let since = self.now - self.phase_since;
         let members: Vec<usize> = if self.phase == Phase::CoreHealed {
             self.plan.config.core.clone()

@@ -34,6 +34,7 @@ impl World {
             return;
         }
         let at = after.map(|seconds| self.later(self.current[member], seconds));
+        self.check.commanded_at = Some(self.now);
         self.api.edit(Kind::Lock, "x-failover", |object| {
             object.annotations.insert("member".into(), candidate);
             if let Some(at) = at {
