@@ -81,7 +81,8 @@ impl Candidate<'_> {
 
     /// Comes before us if it is as far as we are.
     fn precedes(&self, name: &str, priority: i64) -> bool {
-        Some(name) != self.former && self.priority.is_some_and(|ours| priority > ours)
+        let barred = self.mode == SyncMode::Priority && !quorum::electorate(self.sync, name);
+        Some(name) != self.former && !barred && self.priority.is_some_and(|ours| priority > ours)
     }
 }
 
@@ -283,6 +284,16 @@ mod tests {
         assert!(matches!(judged(true, false), Outcome::Lost(_)));
         assert_eq!(judged(false, false), Outcome::Won);
         assert_eq!(judged(true, true), Outcome::Won, "its fence has closed, or it released the lock");
+    }
+
+    #[test]
+    fn a_higher_priority_counts_only_of_one_that_may_lead() {
+        let asked =
+            |name: &str| round(&[("a", None), (name, Some(Ok(PeerAnswer { failover_priority: 9, ..standby(100) })))]);
+        let sync = SyncState { leader: Some("a".into()), voters: vec!["b".into(), "c".into()], quorum: 0 };
+        let me = candidate(SyncMode::Priority, &sync);
+        assert!(matches!(judge(&asked("c"), &me), Outcome::Lost(_)));
+        assert_eq!(judge(&asked("outsider"), &me), Outcome::Won);
     }
 
     #[test]

@@ -281,7 +281,8 @@ impl Swarm {
             5 => (Fault::PodFreeze(ANYBODY), 30 * S),
             _ => (Fault::ContainerKill(ANYBODY), 0),
         };
-        let at = 2 * S + self.below(5 * S);
+        // A cluster that has just been made has settled its votes by then: two steps of a loop each.
+        let at = 5 * S + self.below(5 * S);
         self.ops.push(Op { when: When::At(at), what, lasts_ms });
     }
 }

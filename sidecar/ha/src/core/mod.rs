@@ -548,7 +548,10 @@ impl Core {
     }
 
     fn forget_stale(&mut self, now: Boot) {
-        if self.promised_until.is_some_and(|until| until <= now) {
+        // A leader that has stopped in order and said so needs no promise any more. Only its own word counts: whoever else empties
+        // the lock does not stop it.
+        let over = self.lease.record().is_some_and(|r| r.leader.is_none() && r.shutdown.is_some());
+        if over || self.promised_until.is_some_and(|until| until <= now) {
             self.promised_until = None;
         }
         if let Initialize::Racing { by: Some((pod, _)) } = self.initialize() {

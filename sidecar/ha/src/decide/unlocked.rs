@@ -90,6 +90,12 @@ fn others_first(s: &Snapshot) -> Option<Verdict> {
     (candidate != s.name).then(|| hold(Rule::Candidate, format!("{candidate} is to become the leader")))
 }
 
+/// The last leader did not ask this member in failsafe, and may go on without its word.
+fn outside_topology(s: &Snapshot, name: &str) -> bool {
+    let topology = s.lock.as_ref().map(|lock| &lock.failsafe);
+    s.config.failsafe_mode && topology.is_some_and(|topology| !topology.is_empty() && !topology.contains_key(name))
+}
+
 fn stopped(s: &Snapshot) -> Verdict {
     let dir = match stopped_dir(s) {
         Ok(dir) => dir,
@@ -189,11 +195,10 @@ fn race(s: &Snapshot, status: &ServerStatus) -> Verdict {
         return hold(Rule::WrongSystem, format!("system ID mismatch: {} here, {id} in the cluster", status.system_id));
     }
     let mine = position(status);
+    if outside_topology(s, &s.name) {
+        return hold(Rule::NotInTopology, "not in the failsafe topology of the last leader");
+    }
     if let Some(lock) = &s.lock {
-        let topology = &lock.failsafe;
-        if s.config.failsafe_mode && !topology.is_empty() && !topology.contains_key(&s.name) {
-            return hold(Rule::NotInTopology, "not in the failsafe topology of the last leader");
-        }
         // A primary that stopped in order has told where its log ends: whoever has all of it lacks no commit.
         if let (Holder::Free { released: true, .. }, Some((timeline, end))) = (&s.holder, lock.shutdown)
             && status.timeline == timeline
@@ -224,6 +229,7 @@ fn race(s: &Snapshot, status: &ServerStatus) -> Verdict {
     // One whom a person chose goes first, as long as it answers and may lead.
     if let Some(chosen) = s.failover.as_ref().filter(|f| f.when == When::Now).and_then(|f| f.member.as_deref())
         && chosen != s.name
+        && !outside_topology(s, chosen)
         && matches!(round.asked.get(chosen), Some(Some(Ok(a))) if a.running && !a.primary && !a.nofailover)
         && s.now.ms_since(round.started) < ROUND_REPEAT_MS
     {

@@ -25,6 +25,13 @@ impl World {
         self.nodes[node].writable().then_some(node)
     }
 
+    /// One of these pods holds the lock.
+    pub(crate) fn held_among(&self, members: &[usize]) -> bool {
+        let Ok(object) = self.api.get(Kind::Lock, self.leader_object()) else { return false };
+        let holder = LockRecord::parse(&object).holder_uid;
+        members.iter().any(|m| holder.as_deref() == Some(self.nodes[self.current[*m]].uid.as_str()))
+    }
+
     /// Why the present members are not one whole yet; empty: they are.
     pub(crate) fn unsettled_among(&self, members: &[usize]) -> String {
         let Some(leader) = self.leader() else { return "nobody leads".to_owned() };
@@ -99,6 +106,12 @@ impl World {
         let record = object.map(|object| LockRecord::parse(&object)).unwrap_or_default();
         // The present holder goes on, or is replaced; both are right.
         if core.iter().any(|m| record.holder_uid.as_deref() == Some(self.nodes[self.current[*m]].uid.as_str())) {
+            return Expected::Either;
+        }
+        // A pod that replaces the holder's asks another member whether the lock is free.
+        if let [only] = core
+            && record.leader.as_deref() == Some(self.nodes[self.current[*only]].name.as_str())
+        {
             return Expected::Either;
         }
         if self.electable(core) { Expected::MustLead } else { Expected::MustNotLead }
