@@ -246,6 +246,7 @@ fn status(code: StatusCode, body: &[u8]) -> Result<PeerAnswer, Error> {
         patroni: document.get("matriarch").is_none(),
         free: false,
         promised: false,
+        starting: false,
     })
 }
 

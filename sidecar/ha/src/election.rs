@@ -46,6 +46,8 @@ pub struct Candidate<'a> {
     pub former_is_over: bool,
     /// A person chose us whatever we lack: where no commit was promised to last, others may be ahead.
     pub by_hand: bool,
+    /// Without votes nothing tells what a member lacks that has data and is still starting: it is waited for, but not for ever.
+    pub patient: bool,
     /// `failover_priority`; none: it does not count any more, because those who come first did not come.
     pub priority: Option<i64>,
     /// All members, for their priorities.
@@ -136,6 +138,9 @@ fn count(round: &Round, me: &Candidate<'_>) -> Outcome {
                     return Outcome::Lost(format!("{name} has promised the former leader to leave the lock alone"));
                 }
                 if !peer.running || peer.lsn == Lsn(0) {
+                    if !voting && me.patient && peer.starting {
+                        return Outcome::Lost(format!("{name} has data and is still starting"));
+                    }
                     continue;
                 }
                 let timeline = if mutants::on(Mutant::TimelineIgnored) { me.timeline } else { peer.timeline };
@@ -207,6 +212,7 @@ mod tests {
             former: Some("a"),
             former_is_over: false,
             by_hand: false,
+            patient: false,
             priority: Some(1),
             members: &[],
             replaces: None,
@@ -284,6 +290,21 @@ mod tests {
         assert!(matches!(judged(true, false), Outcome::Lost(_)));
         assert_eq!(judged(false, false), Outcome::Won);
         assert_eq!(judged(true, true), Outcome::Won, "its fence has closed, or it released the lock");
+    }
+
+    #[test]
+    fn without_votes_one_that_is_still_starting_is_waited_for() {
+        let nobody = SyncState::default();
+        let starting = PeerAnswer { starting: true, ..PeerAnswer::default() };
+        let asked = round(&[("c", Some(Ok(starting)))]);
+        let me = Candidate { patient: true, former: None, ..candidate(SyncMode::Off, &nobody) };
+        assert!(matches!(judge(&asked, &me), Outcome::Lost(_)));
+        assert_eq!(judge(&asked, &Candidate { patient: false, ..me }), Outcome::Won);
+        let empty = round(&[("c", Some(Ok(PeerAnswer::default())))]);
+        assert_eq!(
+            judge(&empty, &Candidate { patient: true, former: None, ..candidate(SyncMode::Off, &nobody) }),
+            Outcome::Won
+        );
     }
 
     #[test]

@@ -413,6 +413,9 @@ pub struct PeerAnswer {
     /// A standby that streams.
     #[serde(default)]
     pub streaming: bool,
+    /// It has data, and will know how far it is when its server has started (elections).
+    #[serde(default)]
+    pub starting: bool,
     /// It runs Patroni, which ends no streams for an election.
     #[serde(default)]
     pub patroni: bool,

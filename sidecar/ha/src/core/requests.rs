@@ -3,11 +3,11 @@
 use super::Core;
 use crate::config::SyncMode;
 use crate::effect::{Effect, Reply};
-use crate::event::{PeerAnswer, Request, ServerStatus};
+use crate::event::{DataDir, PeerAnswer, Request, ServerStatus};
 use crate::lease::Holder;
 use crate::mutants::{self, Mutant};
 use crate::snapshot::position;
-use crate::types::Boot;
+use crate::types::{Boot, Lsn};
 
 /// An election is answered without an ended stream after this, milliseconds.
 const ELECTION_MS: u64 = 700;
@@ -141,6 +141,8 @@ impl Core {
             answer.system_id.clone_from(&status.system_id);
             answer.stream_ended = self.stream_hold == Some(true) || mutants::on(Mutant::OldPositionVotes);
         }
+        let data = self.server.running || matches!(self.server.dir, Some(DataDir::Present(_)));
+        answer.starting = data && answer.lsn == Lsn(0) && !self.id.tags.nofailover;
         answer
     }
 }
