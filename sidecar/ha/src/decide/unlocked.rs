@@ -22,10 +22,9 @@ const ROUND_PAUSE_MS: u64 = 300;
 
 /// A member of higher priority that is as far as we are is waited for so long, milliseconds: it may be unable to lead.
 const PRIORITY_MS: u64 = 5_000;
-/// Where no votes tell what we may lack, a member that has data and is still starting is waited for so long, milliseconds.
-const STARTING_MS: u64 = 6_000;
-/// And so long where the lock was never held: a store that was wiped has forgotten who has all commits.
-const STARTING_AFTER_A_WIPE_MS: u64 = 30_000;
+/// A store that was wiped has forgotten who has all commits: where the lock was never held, a member that has data and is still
+/// starting is waited for so long. Milliseconds.
+const STARTING_MS: u64 = 30_000;
 
 pub(super) fn decide(s: &Snapshot) -> Verdict {
     if let Holder::Absent { until } = s.holder
@@ -245,10 +244,9 @@ fn race(s: &Snapshot, status: &ServerStatus) -> Verdict {
     };
     let free_ms = free_since.map(|since| s.now.ms_since(since));
     let never_held = s.lock.as_ref().is_none_or(|lock| lock.acquire_time.is_empty());
-    let patience_ms = if never_held { STARTING_AFTER_A_WIPE_MS } else { STARTING_MS };
     let me = Candidate {
         by_hand,
-        patient: !by_hand && free_ms.is_some_and(|ms| ms < patience_ms),
+        patient: never_held && !by_hand && free_ms.is_some_and(|ms| ms < STARTING_MS),
         priority: free_ms.is_none_or(|ms| ms < PRIORITY_MS).then_some(s.tags.failover_priority),
         members: &s.members,
         name: &s.name,
