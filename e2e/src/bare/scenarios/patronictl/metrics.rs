@@ -51,7 +51,7 @@ pub async fn read(team: &Team<'_>, patroni: &Patroni) -> Result<()> {
             ensure!((value(name)? > 0.5) == expected, "{name} of {}: {text}", member.name);
         }
         let position = if leads { "patroni_xlog_location" } else { "patroni_xlog_replayed_location" };
-        ensure!(value(position)? > 16_777_216.0, "{position} of {}: {text}", member.name);
+        ensure!(value(position)? > 1_048_576.0, "{position} of {}: {text}", member.name);
         ensure!(value("patroni_postmaster_start_time")? > 1_600_000_000.0, "{text}");
     }
     Ok(())
