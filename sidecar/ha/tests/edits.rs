@@ -13,16 +13,12 @@ mod world;
 use matriarch_ha::effect::Reply;
 use matriarch_ha::event::{Kind, Request};
 use serde_json::{Map, Value, json};
-use world::{World, settled};
+use world::World;
 
 const CONFIG: &str = r#"{"ttl":10,"loop_wait":2,"retry_timeout":3,"postgresql":{"parameters":{"work_mem":"4MB"}}}"#;
 
 fn cluster() -> (World, String) {
-    let mut world = World::new(&["x-0", "x-1", "x-2"], CONFIG);
-    world.run_until("bootstrap", 10_000, settled);
-    world.run(6_000);
-    let leader = world.leader().unwrap();
-    let other = world.nodes.keys().find(|n| **n != leader).unwrap().clone();
+    let (world, _, other) = world::cluster(CONFIG);
     (world, other)
 }
 

@@ -12,19 +12,7 @@ mod world;
 
 use matriarch_ha::event::Request;
 use matriarch_ha::types::Wall;
-use world::{World, settled};
-
-const QUORUM: &str = r#"{"ttl":10,"loop_wait":2,"retry_timeout":3,"failsafe_mode":true,"synchronous_mode":"quorum"}"#;
-const ASYNC: &str = r#"{"ttl":10,"loop_wait":2,"retry_timeout":3,"failsafe_mode":true}"#;
-
-fn cluster(config: &str) -> (World, String, String) {
-    let mut world = World::new(&["x-0", "x-1", "x-2"], config);
-    world.run_until("bootstrap", 10_000, settled);
-    world.run(6_000);
-    let leader = world.leader().unwrap();
-    let other = world.nodes.keys().find(|n| **n != leader).unwrap().clone();
-    (world, leader, other)
-}
+use world::{ASYNC, QUORUM, World, cluster, settled};
 
 fn switch(leader: Option<&str>, candidate: Option<&str>, scheduled_at: Option<Wall>) -> Request {
     Request::Switchover { leader: leader.map(str::to_owned), candidate: candidate.map(str::to_owned), scheduled_at }

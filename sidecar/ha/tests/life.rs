@@ -5,10 +5,7 @@
 mod world;
 
 use matriarch_ha::event::{Event, Kind, Request};
-use world::{World, settled};
-
-const QUORUM: &str = r#"{"ttl":10,"loop_wait":2,"retry_timeout":3,"failsafe_mode":true,"synchronous_mode":"quorum"}"#;
-const ASYNC: &str = r#"{"ttl":10,"loop_wait":2,"retry_timeout":3,"failsafe_mode":true}"#;
+use world::{ASYNC, QUORUM, World, settled};
 
 fn bootstrapped(config: &str) -> (World, String) {
     let mut world = World::new(&["x-0", "x-1", "x-2"], config);

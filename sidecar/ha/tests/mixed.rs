@@ -89,12 +89,7 @@ fn the_primary_that_patroni_had_the_lock_for_goes_on_under_our_agent() {
 #[test]
 fn a_position_that_is_a_vote_for_patroni_is_told_after_the_stream_has_ended() {
     for (patroni, ended) in [(true, true), (false, false)] {
-        let mut world = World::new(&["x-0", "x-1", "x-2"], QUORUM);
-        world.run_until("bootstrap", 10_000, settled);
-        world.run(6_000);
-        let leader = world.leader().unwrap();
-        let others: Vec<String> = world.nodes.keys().filter(|name| **name != leader).cloned().collect();
-        let other = others[0].clone();
+        let (mut world, leader, other) = world::cluster(QUORUM);
         if patroni {
             add_patroni(&mut world, "x-9");
         }
@@ -103,7 +98,8 @@ fn a_position_that_is_a_vote_for_patroni_is_told_after_the_stream_has_ended() {
         world.node(&leader).agent_up = false;
         world.node(&leader).db.permit = None;
         // Nobody of ours asks.
-        world.node(&others[1]).agent_up = false;
+        let third = world.nodes.keys().rfind(|name| ![&leader, &other].contains(name)).unwrap().clone();
+        world.node(&third).agent_up = false;
         let expired = |w: &mut World| w.node(&other).verdicts.last().unwrap().1.starts_with("unlocked.");
         world.run_until("the lock has expired", 15_000, expired);
         assert_eq!(world.node(&other).view.withholds_position, patroni);

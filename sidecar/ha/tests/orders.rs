@@ -16,18 +16,12 @@ use matriarch_ha::event::{Kind, Request, RestartOrder};
 use matriarch_ha::snapshot::Snapshot;
 use matriarch_ha::types::Wall;
 use serde_json::{Value, json};
-use world::{World, settled};
+use world::{QUORUM, World, settled};
 
-const QUORUM: &str = r#"{"ttl":10,"loop_wait":2,"retry_timeout":3,"failsafe_mode":true,"synchronous_mode":"quorum"}"#;
 const PAUSED: &str = r#"{"ttl":10,"loop_wait":2,"retry_timeout":3,"synchronous_mode":"quorum","pause":true}"#;
 
 fn cluster() -> (World, String, String) {
-    let mut world = World::new(&["x-0", "x-1", "x-2"], QUORUM);
-    world.run_until("bootstrap", 10_000, settled);
-    world.run(6_000);
-    let leader = world.leader().unwrap();
-    let other = world.nodes.keys().find(|n| **n != leader).unwrap().clone();
-    (world, leader, other)
+    world::cluster(QUORUM)
 }
 
 fn restart(order: RestartOrder) -> Request {

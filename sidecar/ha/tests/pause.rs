@@ -11,19 +11,14 @@
 mod world;
 
 use matriarch_ha::event::{Event, Kind, Request};
-use world::{World, settled};
+use world::{ASYNC, World, cluster, settled};
 
-const ASYNC: &str = r#"{"ttl":10,"loop_wait":2,"retry_timeout":3,"failsafe_mode":true}"#;
 const PAUSED: &str = r#"{"ttl":10,"loop_wait":2,"retry_timeout":3,"failsafe_mode":true,"pause":true}"#;
 
 fn paused() -> (World, String, String) {
-    let mut world = World::new(&["x-0", "x-1", "x-2"], ASYNC);
-    world.run_until("bootstrap", 10_000, settled);
-    world.run(6_000);
+    let (mut world, leader, other) = cluster(ASYNC);
     pause(&mut world, true);
     world.run(3_000);
-    let leader = world.leader().unwrap();
-    let other = world.nodes.keys().find(|n| **n != leader).unwrap().clone();
     (world, leader, other)
 }
 
@@ -101,10 +96,7 @@ fn a_supervisor_that_does_not_acknowledge_keeps_the_lock_marked() {
 /// Who hears that the cluster is paused may end the agent: PostgreSQL goes on.
 #[test]
 fn pause_is_told_when_the_fence_is_lifted() {
-    let mut world = World::new(&["x-0", "x-1", "x-2"], ASYNC);
-    world.run_until("bootstrap", 10_000, settled);
-    world.run(6_000);
-    let leader = world.leader().unwrap();
+    let (mut world, leader, _) = cluster(ASYNC);
     world.deaf.insert(leader.clone());
     pause(&mut world, true);
     world.run(2_000);

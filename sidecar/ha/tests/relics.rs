@@ -7,20 +7,15 @@ mod world;
 use matriarch_ha::effect::Reply;
 use matriarch_ha::event::{Kind, Request};
 use matriarch_ha::lease;
-use world::{World, settled};
+use world::{ASYNC, QUORUM, World, settled};
 
-const QUORUM: &str = r#"{"ttl":10,"loop_wait":2,"retry_timeout":3,"failsafe_mode":true,"synchronous_mode":"quorum"}"#;
-const ASYNC: &str = r#"{"ttl":10,"loop_wait":2,"retry_timeout":3}"#;
-const ASYNC_FAILSAFE: &str = r#"{"ttl":10,"loop_wait":2,"retry_timeout":3,"failsafe_mode":true}"#;
+const PLAIN: &str = r#"{"ttl":10,"loop_wait":2,"retry_timeout":3}"#;
 const LONG: &str = r#"{"ttl":30,"loop_wait":2,"retry_timeout":3}"#;
 
 fn cluster(config: &str) -> (World, String, String, String) {
-    let mut world = World::new(&["x-0", "x-1", "x-2"], config);
-    world.run_until("bootstrap", 10_000, settled);
-    world.run(6_000);
-    let leader = world.leader().unwrap();
-    let others: Vec<String> = world.nodes.keys().filter(|n| **n != leader).cloned().collect();
-    (world, leader, others[0].clone(), others[1].clone())
+    let (world, leader, one) = world::cluster(config);
+    let other = world.nodes.keys().find(|n| **n != leader && **n != one).unwrap().clone();
+    (world, leader, one, other)
 }
 
 /// The voter has ended its stream from a leader that goes on all the same: its clock stands still.
@@ -91,7 +86,7 @@ fn a_standby_whose_agent_starts_anew_streams_on() {
 /// Quorum was switched on and in force, which a candidate did not hear of; the one who has the commits is silent.
 #[test]
 fn one_that_has_not_heard_of_the_quorum_is_not_promoted_without_it() {
-    let (mut world, leader, deaf, voter) = cluster(ASYNC);
+    let (mut world, leader, deaf, voter) = cluster(PLAIN);
     let renewed = world.annotation("x-leader", "renewTime");
     world.run_until("a renewal", 3_000, |w| w.annotation("x-leader", "renewTime") != renewed);
     world.run(10);
@@ -113,7 +108,7 @@ fn one_that_has_not_heard_of_the_quorum_is_not_promoted_without_it() {
 #[test]
 fn a_shortened_ttl_covers_what_an_agent_before_was_given() {
     let (mut world, leader, _, _) = cluster(LONG);
-    world.annotate("x-config", &[("config", Some(ASYNC))]);
+    world.annotate("x-config", &[("config", Some(PLAIN))]);
     world.restart_agent(&leader);
     let permit = world.node(&leader).db.permit.unwrap();
     let before = world.annotation("x-leader", "renewTime");
@@ -126,7 +121,7 @@ fn a_shortened_ttl_covers_what_an_agent_before_was_given() {
 
 #[test]
 fn failsafe_asks_whom_a_write_without_answer_may_have_named() {
-    let mut world = World::new(&["x-0", "x-1"], ASYNC_FAILSAFE);
+    let mut world = World::new(&["x-0", "x-1"], ASYNC);
     world.run_until("bootstrap", 10_000, settled);
     world.run(6_000);
     let leader = world.leader().unwrap();

@@ -15,14 +15,7 @@ use serde_json::{Value, json};
 use world::{World, settled};
 
 fn cluster(more: Value) -> (World, String, String) {
-    let mut all = json!({"ttl": 10, "loop_wait": 2, "retry_timeout": 3, "failsafe_mode": true});
-    all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    let mut world = World::new(&["x-0", "x-1", "x-2"], &all.to_string());
-    world.run_until("bootstrap", 10_000, settled);
-    world.run(6_000);
-    let leader = world.leader().unwrap();
-    let other = world.nodes.keys().find(|n| **n != leader).unwrap().clone();
-    (world, leader, other)
+    world::cluster(&world::config(more))
 }
 
 #[test]

@@ -11,13 +11,7 @@
 mod world;
 
 use serde_json::{Value, json};
-use world::{World, settled};
-
-fn config(more: Value) -> String {
-    let mut all = json!({"ttl": 10, "loop_wait": 2, "retry_timeout": 3, "failsafe_mode": true});
-    all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    all.to_string()
-}
+use world::{World, config, settled};
 
 fn on() -> Value {
     json!({"synchronous_mode": true})

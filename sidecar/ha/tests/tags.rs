@@ -5,10 +5,7 @@
 mod world;
 
 use serde_json::{Value, json};
-use world::World;
-
-const QUORUM: &str = r#"{"ttl":10,"loop_wait":2,"retry_timeout":3,"failsafe_mode":true,"synchronous_mode":"quorum"}"#;
-const ASYNC: &str = r#"{"ttl":10,"loop_wait":2,"retry_timeout":3,"failsafe_mode":true}"#;
+use world::{ASYNC, QUORUM, World};
 
 /// The first member leads; the others have these tags.
 fn cluster(config: &str, tags: [Value; 2]) -> World {

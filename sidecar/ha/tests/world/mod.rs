@@ -3,6 +3,8 @@
 
 #![allow(dead_code)] // each file of tests uses a part of it
 
+mod clusters;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use matriarch_ha::core::{Core, Identity};
@@ -15,6 +17,9 @@ use matriarch_ha::store::record::SyncState;
 use matriarch_ha::tags::Tags;
 use matriarch_ha::types::{Boot, Lsn, Timeline, Wall};
 use matriarch_ha::view::View;
+
+#[allow(unused_imports)] // each file of tests uses a part of it
+pub use clusters::{ASYNC, QUORUM, cluster, config};
 
 /// PostgreSQL and supervisor of a member.
 #[derive(Debug, Clone, Default)]
