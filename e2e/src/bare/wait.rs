@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::host::process::Process;
 use crate::wait::{self, Pace};
 
 /// All is on this machine, so looks are cheap.
@@ -16,4 +17,9 @@ pub async fn until<T>(
     condition: impl AsyncFnMut() -> Result<Result<T, String>>,
 ) -> Result<T> {
     wait::until(what, deadline, PACE, condition).await
+}
+
+/// Waits for a process to end, whoever ends it; `what` says it in the scenario's words.
+pub async fn ended(what: &str, deadline: Duration, process: &Process) -> Result<()> {
+    until(what, deadline, async || Ok(if process.is_alive() { Err("it runs".to_owned()) } else { Ok(()) })).await
 }

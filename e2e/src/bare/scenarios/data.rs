@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use super::{FAILOVER, Play, logs};
 use crate::bare::stage::Stage;
 use crate::bare::team::{Plan, STEADY, Team};
-use crate::bare::wait::until;
+use crate::bare::wait::{ended, until};
 use crate::scenarios::Row;
 use crate::workload::Promise;
 
@@ -93,10 +93,7 @@ pub async fn data_lost(stage: &Stage, row: &mut Row) -> Result<()> {
     let leader = team.leader().await?;
     let postmaster = leader.postmaster()?;
     fs::remove_dir_all(leader.data_dir()).or_else(|_| fs::remove_dir_all(leader.data_dir()))?;
-    until("the old server has ended", STEADY * 2, async || {
-        Ok(if postmaster.is_alive() { Err("it runs".to_owned()) } else { Ok(()) })
-    })
-    .await?;
+    ended("the old server has ended", STEADY * 2, &postmaster).await?;
     team.other_leader(&leader.name, FAILOVER).await?;
     play.workload.writable(FAILOVER).await?;
     team.steady(STEADY).await?;

@@ -10,7 +10,7 @@ use super::{FAILOVER, Play, switch_over};
 use crate::bare::member::Member;
 use crate::bare::stage::Stage;
 use crate::bare::team::{Plan, STEADY};
-use crate::bare::wait::until;
+use crate::bare::wait::{ended, until};
 use crate::scenarios::Row;
 use crate::workload::{Promise, clock};
 
@@ -58,10 +58,7 @@ pub async fn supervisor_killed(stage: &Stage, row: &mut Row) -> Result<()> {
     let leader = team.leader().await?;
     let (supervisor, postmaster) = (leader.supervisor()?, leader.postmaster()?);
     supervisor.signal(Signal::KILL)?;
-    until("the postmaster is gone", Duration::from_secs(2), async || {
-        Ok(if postmaster.is_alive() { Err("it lives on without a fence".to_owned()) } else { Ok(()) })
-    })
-    .await?;
+    ended("the postmaster is gone", Duration::from_secs(2), &postmaster).await?;
     until("another supervisor runs", Duration::from_secs(10), async || Ok(Ok(leader.supervisor()?))).await?;
     play.workload.writable(FAILOVER).await?;
     play.end(row, Promise::QUORUM).await

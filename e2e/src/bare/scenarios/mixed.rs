@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
+use super::store::{goes_on_without_api, stops_without};
 use super::takeover::{exchange, patroni_team, patronis};
 use super::{Play, switch_over};
 use crate::bare::member::Member;
@@ -12,7 +13,7 @@ use crate::bare::stage::Stage;
 use crate::bare::team::{Plan, STEADY, Team};
 use crate::bare::wait::until;
 use crate::scenarios::Row;
-use crate::workload::{Promise, clock};
+use crate::workload::Promise;
 
 /// Patroni's smallest ttl, and what follows.
 const FAILOVER: Duration = Duration::from_secs(35);
@@ -109,29 +110,14 @@ pub async fn failsafe(stage: &Stage, row: &mut Row) -> Result<()> {
 
     stage.plane.stop_api_server()?;
     tokio::time::sleep(Duration::from_secs(8)).await;
-    let postmaster = ours.postmaster()?;
-    standbys[1].kill_everything()?;
-    until("the primary stops", FAILOVER, async || {
-        Ok(if postmaster.is_alive() { Err("it runs".to_owned()) } else { Ok(()) })
-    })
-    .await?;
-    stage.plane.start_api_server()?;
-    stage.plane.ready().await?;
-    play.workload.writable(STEADY).await?;
-    team.start(standbys[1])?;
+    stops_without(stage, &play, ours, standbys[1], FAILOVER).await?;
     play.end(row, Promise::QUORUM).await
 }
 
 /// For longer than a ttl.
 async fn outage(stage: &Stage, play: &Play<'_>) -> Result<()> {
     let leader = play.team.leader().await?;
-    let begin = clock::now();
-    stage.plane.stop_api_server()?;
-    tokio::time::sleep(Duration::from_secs(26)).await;
-    play.workload.writable(Duration::from_secs(1)).await.context("26 s after the API server went away")?;
-    play.no_gap(begin, Duration::from_secs(1))?;
-    let status = leader.status().await?;
-    ensure!(status["failsafe_mode_is_active"] == true, "failsafe mode is not active: {status}");
+    goes_on_without_api(stage, play, leader, Duration::from_secs(26)).await?;
     stage.plane.start_api_server()?;
     stage.plane.ready().await?;
     play.team.steady(STEADY).await?;

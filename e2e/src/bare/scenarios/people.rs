@@ -12,7 +12,7 @@ use super::{FAILOVER, Play, switch_over};
 use crate::bare::member::Member;
 use crate::bare::stage::Stage;
 use crate::bare::team::{Plan, STEADY, Team};
-use crate::bare::wait::until;
+use crate::bare::wait::{ended, until};
 use crate::scenarios::Row;
 use crate::workload::{Promise, clock};
 
@@ -83,10 +83,7 @@ pub async fn slow_stop(stage: &Stage, row: &mut Row) -> Result<()> {
     let postmaster = to.postmaster()?;
     to.sql("SELECT pg_switch_wal()").await?;
     switch_over(team, &old.name).await?;
-    until("the primary is stopped before its archiver is done", Duration::from_secs(5), async || {
-        Ok(if postmaster.is_alive() { Err("it runs".to_owned()) } else { Ok(()) })
-    })
-    .await?;
+    ended("the primary is stopped before its archiver is done", Duration::from_secs(5), &postmaster).await?;
     play.end(row, Promise::QUORUM).await
 }
 

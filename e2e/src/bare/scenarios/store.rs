@@ -6,9 +6,10 @@ use anyhow::{Context as _, Result, ensure};
 use kube::api::DeleteParams;
 
 use super::{FAILOVER, Play};
+use crate::bare::member::Member;
 use crate::bare::stage::Stage;
 use crate::bare::team::{Plan, STEADY};
-use crate::bare::wait::until;
+use crate::bare::wait::{ended, until};
 use crate::scenarios::Row;
 use crate::workload::{Promise, clock};
 
@@ -18,26 +19,41 @@ pub async fn failsafe(stage: &Stage, row: &mut Row) -> Result<()> {
     let play = Play::begin(stage, Plan::new("failsafe")).await?;
     let team = &play.team;
     let leader = team.leader().await?;
+    goes_on_without_api(stage, &play, leader, Duration::from_secs(12)).await?;
+
+    let standby = team.members.iter().find(|member| member.name != leader.name).context("no standby")?;
+    stops_without(stage, &play, leader, standby, FAILOVER).await?;
+    play.end(row, Promise::QUORUM).await
+}
+
+/// The API server goes away, and after so long clients have hardly noticed. It stays away.
+pub async fn goes_on_without_api(stage: &Stage, play: &Play<'_>, leader: &Member, away: Duration) -> Result<()> {
     let begin = clock::now();
     stage.plane.stop_api_server()?;
-    tokio::time::sleep(Duration::from_secs(12)).await;
-    play.workload.writable(Duration::from_secs(1)).await.context("12 s after the API server went away")?;
+    tokio::time::sleep(away).await;
+    let when = || format!("{} s after the API server went away", away.as_secs());
+    play.workload.writable(Duration::from_secs(1)).await.with_context(when)?;
     play.no_gap(begin, Duration::from_secs(1))?;
     let status = leader.status().await?;
     ensure!(status["failsafe_mode_is_active"] == true, "failsafe mode is not active: {status}");
+    Ok(())
+}
 
-    let standby = team.members.iter().find(|member| member.name != leader.name).context("no standby")?;
-    standby.kill_everything()?;
+/// With the API server away a member dies: the primary stops. Then both come back.
+pub async fn stops_without(
+    stage: &Stage,
+    play: &Play<'_>,
+    leader: &Member,
+    member: &Member,
+    limit: Duration,
+) -> Result<()> {
     let postmaster = leader.postmaster()?;
-    until("the primary stops", FAILOVER, async || {
-        Ok(if postmaster.is_alive() { Err("it runs".to_owned()) } else { Ok(()) })
-    })
-    .await?;
+    member.kill_everything()?;
+    ended("the primary stops", limit, &postmaster).await?;
     stage.plane.start_api_server()?;
     stage.plane.ready().await?;
     play.workload.writable(STEADY).await?;
-    team.start(standby)?;
-    play.end(row, Promise::QUORUM).await
+    play.team.start(member)
 }
 
 /// The `config` object vanishes: settings stay in force, nobody makes a new cluster, and the object comes back.
