@@ -87,11 +87,6 @@ impl Reloader {
         self.0.config.borrow().clone()
     }
 
-    /// The same, for those who wait for changes of it (certificates, passwords of the REST API).
-    pub fn watch(&self) -> watch::Receiver<Arc<Config>> {
-        self.0.config.subscribe()
-    }
-
     /// Reads and applies. On an error nothing has changed.
     pub fn reload(&self) -> Result<Report, Error> {
         let read = Config::load(self.0.path.as_deref()).inspect_err(|error| {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
+use matriarch_ha::config::CLUSTER_WIDE;
 use serde_json::{Map, Value, json};
 use tokio_postgres::{Client, Config, NoTls};
 
@@ -88,16 +89,8 @@ async fn read(client: &Client, user: &str, password: &str) -> anyhow::Result<Val
         }
         all.insert(name, value);
     }
-    for name in [
-        "max_connections",
-        "max_locks_per_transaction",
-        "max_prepared_transactions",
-        "max_replication_slots",
-        "max_wal_senders",
-        "max_worker_processes",
-        "track_commit_timestamp",
-        "wal_level",
-    ] {
+    // Of which all members must agree, also at their defaults; how much WAL is kept may differ.
+    for name in CLUSTER_WIDE.into_iter().filter(|name| !name.starts_with("wal_keep")) {
         if let Some(value) = all.get(name) {
             parameters.insert(name.to_owned(), value.clone().into());
         }

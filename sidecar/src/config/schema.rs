@@ -1,5 +1,7 @@
 //! The keys that a configuration file may have, and what becomes of each.
 
+use super::postgresql::LOGIN;
+
 /// What becomes of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
@@ -114,23 +116,8 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ),
     ("postgresql.callbacks", &["on_start", "on_stop", "on_restart", "on_reload", "on_role_change"]),
     ("postgresql.authentication", &["superuser", "replication", "rewind"]),
-    (
-        "postgresql.authentication.*",
-        &[
-            "username",
-            "password",
-            "sslmode",
-            "sslcert",
-            "sslkey",
-            "sslpassword",
-            "sslrootcert",
-            "sslcrl",
-            "sslcrldir",
-            "sslnegotiation",
-            "gssencmode",
-            "channel_binding",
-        ],
-    ),
+    ("postgresql.authentication.*", &["username", "password"]),
+    ("postgresql.authentication.*", &LOGIN),
     ("watchdog", &["mode", "device", "safety_margin", "driver"]),
     (
         "tags",
@@ -270,17 +257,20 @@ pub fn nearest(key: &str) -> Option<&'static str> {
     let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
     let candidates: Vec<&'static str> = match section {
         "bootstrap.dcs" => DYNAMIC.to_vec(),
-        section => keys(section.strip_prefix("bootstrap.dcs.").unwrap_or(section)).to_vec(),
+        section => keys(section.strip_prefix("bootstrap.dcs.").unwrap_or(section)),
     };
     let near =
         candidates.into_iter().map(|right| (strsim::damerau_levenshtein(&name.to_ascii_lowercase(), right), right));
     near.min().filter(|(distance, right)| *distance <= (right.len() / 3).clamp(1, 3)).map(|(_, right)| right)
 }
 
-fn keys(section: &str) -> &'static [&'static str] {
-    let exact = SECTIONS.iter().find(|(name, _)| *name == section);
-    let open = || SECTIONS.iter().find(|(name, _)| name.ends_with(".*") && matches_pattern(name, section));
-    exact.or_else(open).map_or(&[], |(_, keys)| keys)
+/// The keys of a section, which has its own name or fits a pattern.
+fn keys(section: &str) -> Vec<&'static str> {
+    let of = |fits: &dyn Fn(&str) -> bool| -> Vec<&'static str> {
+        SECTIONS.iter().filter(|(name, _)| fits(name)).flat_map(|(_, keys)| keys.iter().copied()).collect()
+    };
+    let exact = of(&|name| name == section);
+    if exact.is_empty() { of(&|name| name.ends_with(".*") && matches_pattern(name, section)) } else { exact }
 }
 
 fn matches_one(patterns: &[&str], key: &str) -> bool {
