@@ -46,6 +46,9 @@ pub fn status(seen: &Seen, step: &Step, outcome: &Outcome) -> PostgresClusterSta
         lag: lag.map(megabytes),
         durability: Some(config::durability(seen)),
         version: leader.and_then(version).or(old.version),
+        step: None,
+        switchover: old.switchover,
+        declared: old.declared,
         members,
     };
     status.conditions = vec![
