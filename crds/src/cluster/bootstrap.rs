@@ -65,7 +65,7 @@ pub struct Initdb {
     pub post_init_sql: Vec<String>,
 }
 
-/// Who compares text.
+/// Who compares text: the C library, ICU, or `PostgreSQL` itself (17 and later). `PostgreSQL`'s default when absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LocaleProvider {

@@ -305,7 +305,8 @@ pub struct SecretReference {
     pub name: String,
 }
 
-/// When a commit is acknowledged.
+/// When a commit is acknowledged: `quorum` (a standby has it as well) or `async` (the primary has it). When absent, it
+/// is computed once, at creation: quorum from three instances on. Scaling never lowers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
