@@ -42,6 +42,24 @@ async fn a_spec_that_names_pause_is_changed_too() {
 }
 
 #[tokio::test]
+async fn fences_and_sleep_are_fields_of_the_spec() {
+    let (session, state) = server();
+    let resource = "/apis/matriarch.dev/v1alpha1/namespaces/shop/postgresclusters/orders";
+    let spec = |key: &str| state.lock().unwrap().objects[resource]["spec"][key].clone();
+    call(&session, "fence orders orders-2 --yes").await.unwrap();
+    call(&session, "fence orders orders-0 orders-2 --yes").await.unwrap();
+    assert_eq!(spec("fenced"), json!(["orders-2", "orders-0"]));
+    call(&session, "unfence orders orders-2").await.unwrap();
+    assert_eq!(spec("fenced"), json!(["orders-0"]));
+    let error = call(&session, "fence orders orders-9 --yes").await.unwrap_err();
+    assert_eq!(error.code(), 3, "{error}");
+    call(&session, "hibernate orders --yes").await.unwrap();
+    assert_eq!(spec("hibernate"), json!(true));
+    call(&session, "wake orders").await.unwrap();
+    assert_eq!(spec("hibernate"), json!(false));
+}
+
+#[tokio::test]
 async fn a_change_of_somebody_else_is_never_overwritten() {
     let (session, state) = server();
     state.lock().unwrap().too_late = 1;

@@ -36,7 +36,7 @@ pub fn of(cluster: &Cluster, now: Timestamp) -> Vec<Finding> {
         about(cluster, member, &mut add);
     }
     let there = i32::try_from(cluster.members.len()).unwrap_or(i32::MAX);
-    if there < cluster.wanted {
+    if there < cluster.wanted && !cluster.hibernated {
         add(Level::Warn, format!("{there} of {} members have a pod", cluster.wanted));
     }
     if !cluster.synchronous_mode.is_empty() && cluster.sync_standbys.is_empty() && cluster.leader.is_some() {
@@ -44,12 +44,7 @@ pub fn of(cluster: &Cluster, now: Timestamp) -> Vec<Finding> {
     }
     requests(cluster, &mut add);
     for condition in &cluster.conditions {
-        let (level, said) = match (condition.type_.as_str(), condition.status.as_str()) {
-            ("Progressing", "True") => (Level::Note, true),
-            ("Progressing", _) | (_, "True") => (Level::Note, false),
-            _ => (Level::Warn, true),
-        };
-        if said {
+        if let Some(level) = level(&condition.type_, &condition.status) {
             let since =
                 when::ago(&condition.last_transition_time, now).map(|t| format!(", for {t}")).unwrap_or_default();
             let (kind, status, reason) = (&condition.type_, &condition.status, &condition.reason);
@@ -63,8 +58,23 @@ pub fn of(cluster: &Cluster, now: Timestamp) -> Vec<Finding> {
     found
 }
 
+/// How bad a condition is, if it has to be told. Of some of them `True` is the unusual, of the others `False`.
+fn level(kind: &str, status: &str) -> Option<Level> {
+    match (kind, status) {
+        ("Progressing" | "Hibernated", "True") => Some(Level::Note),
+        // Flux's word for `Progressing`.
+        ("Progressing" | "Hibernated" | "Reconciling", _) | ("Stalled", "False") => None,
+        ("Stalled", _) => Some(Level::Warn),
+        (_, "True") => None,
+        _ => Some(Level::Warn),
+    }
+}
+
 fn leader(cluster: &Cluster, now: Timestamp, add: &mut impl FnMut(Level, String)) {
     let Some(leader) = &cluster.leader else {
+        if cluster.hibernated {
+            return;
+        }
         let why = match cluster.identifier.as_str() {
             "uninitialized" | "initializing" => "nobody leads: the cluster is being made".to_owned(),
             _ => "nobody leads: clients cannot write".to_owned(),
@@ -132,6 +142,13 @@ fn requests(cluster: &Cluster, add: &mut impl FnMut(Level, String)) {
         let all = if late.is_empty() { String::new() } else { format!("; not yet known to {}", late.join(", ")) };
         add(Level::Note, format!("paused: nobody fails over, nobody starts or stops PostgreSQL by itself{all}"));
     }
+    if cluster.hibernated {
+        add(Level::Note, "hibernated: `kubectl matriarch wake` starts its pods again".to_owned());
+    }
+    if !cluster.fenced.is_empty() {
+        let names = cluster.fenced.join(", ");
+        add(Level::Note, format!("fenced: {names}; `kubectl matriarch unfence` lets PostgreSQL start there again"));
+    }
     match &cluster.switchover {
         Some([from, to, at]) => {
             let to = if to.is_empty() { "the best standby" } else { to };
@@ -144,5 +161,25 @@ fn requests(cluster: &Cluster, add: &mut impl FnMut(Level, String)) {
                 add(Level::Note, format!("the last switchover was not done: {why}"));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_is_told_when_it_is_the_unusual_way_round() {
+        assert_eq!((level("Ready", "True"), level("Ready", "False")), (None, Some(Level::Warn)));
+        assert_eq!((level("Stalled", "False"), level("Stalled", "True")), (None, Some(Level::Warn)));
+        assert_eq!((level("Progressing", "False"), level("Progressing", "True")), (None, Some(Level::Note)));
+        assert_eq!(level("Reconciling", "True"), None);
+    }
+
+    #[test]
+    fn a_cluster_that_sleeps_is_not_in_trouble() {
+        let asleep = Cluster { hibernated: true, wanted: 3, ..Cluster::default() };
+        let found = of(&asleep, Timestamp::UNIX_EPOCH);
+        assert!(found.iter().all(|f| f.level == Level::Note) && found.len() == 1, "{found:?}");
     }
 }

@@ -16,10 +16,12 @@ mod edit;
 mod error;
 #[cfg(test)]
 mod fake;
+mod fence;
 mod findings;
 mod flush;
 #[cfg(test)]
 mod golden;
+mod hibernate;
 mod history;
 mod list;
 mod live;
@@ -86,6 +88,14 @@ enum Command {
     Pause(pause::Args),
     /// Ends maintenance.
     Resume(pause::Args),
+    /// Stops PostgreSQL of members and keeps it stopped; their pods stay.
+    Fence(fence::Args),
+    /// Lets fenced members join again.
+    Unfence(fence::Args),
+    /// Stops all pods of a cluster and keeps its volumes.
+    Hibernate(hibernate::Args),
+    /// Starts a hibernated cluster again.
+    Wake(hibernate::Args),
     /// Shows the dynamic configuration.
     ShowConfig(edit::ShowArgs),
     /// Changes the dynamic configuration: shows the difference, and asks.
@@ -154,6 +164,10 @@ async fn run_with(session: &Session, command: &Command) -> Result<(), Error> {
         Command::Flush(what) => flush::run(session, what).await,
         Command::Pause(args) => pause::run(session, args, true).await,
         Command::Resume(args) => pause::run(session, args, false).await,
+        Command::Fence(args) => fence::run(session, args, true).await,
+        Command::Unfence(args) => fence::run(session, args, false).await,
+        Command::Hibernate(args) => hibernate::run(session, args, true).await,
+        Command::Wake(args) => hibernate::run(session, args, false).await,
         Command::ShowConfig(args) => edit::show(session, args).await,
         Command::EditConfig(args) => edit::run(session, args).await,
         Command::Psql(args) => psql::run(session, args).await,

@@ -70,6 +70,7 @@ pub const ALL: &[Needs] = &[
         better: &[],
     },
     Needs { commands: "pause, resume", role: Role::Admin, needed: &[LOOK, WRITE], better: &[SPEC] },
+    Needs { commands: "fence, unfence, hibernate, wake", role: Role::Admin, needed: &[LOOK, SPEC], better: &[] },
     Needs { commands: "restart, reload, reinit, flush restart", role: Role::Admin, needed: &[LOOK, EXEC], better: &[] },
     Needs { commands: "psql", role: Role::Login, needed: &[LOOK, EXEC, KUBECTL, SECRET], better: &[] },
 ];

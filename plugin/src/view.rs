@@ -124,6 +124,10 @@ pub struct Cluster {
     pub positions: String,
     /// Maintenance mode.
     pub paused: bool,
+    /// Members whose PostgreSQL shall be stopped.
+    pub fenced: Vec<String>,
+    /// It shall have no pods.
+    pub hibernated: bool,
     /// Synchronous mode: `quorum`, `true` or empty.
     pub synchronous_mode: String,
     /// Standbys that may become primary without a loss; empty if not synchronous.
@@ -188,6 +192,8 @@ impl Cluster {
             wanted: resource.spec.instances,
             positions: "as last published".to_owned(),
             paused: dynamic["pause"].as_bool() == Some(true),
+            fenced: objects.resource.spec.fenced.clone(),
+            hibernated: objects.resource.spec.hibernate,
             synchronous_mode: synchronous_mode.to_owned(),
             sync_standbys,
             switchover: wanted[..2].iter().any(|v| !v.is_empty()).then_some(wanted),
