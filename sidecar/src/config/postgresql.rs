@@ -1,5 +1,6 @@
 //! Section `postgresql`: where the server is, who logs in to it, and what the file sets beside the dynamic configuration.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use matriarch_crds::names;
@@ -50,10 +51,33 @@ pub struct Postgres {
     pub(super) warnings: Vec<String>,
     /// Where PostgreSQL's programs are; none: in PATH, or where Debian has them.
     pub bin_dir: Option<PathBuf>,
+    /// What programs are called there, where that is not `PostgreSQL`'s own name.
+    pub bin_names: BTreeMap<String, String>,
     /// The first of `unix_socket_directories` in the file that is a folder.
     pub(super) socket_dir: Option<PathBuf>,
     /// Who logs in; none: the Secrets say it.
     pub authentication: Option<Authentication>,
+}
+
+/// Patroni's names for the programs that may be called otherwise.
+pub(super) const PROGRAMS: &[&str] =
+    &["pg_ctl", "initdb", "pg_controldata", "pg_basebackup", "postgres", "pg_isready", "pg_rewind"];
+
+/// Names of files in `bin_dir`: nothing else may be run in their place.
+fn bin_names(names: BTreeMap<String, String>, pod: bool) -> Result<BTreeMap<String, String>, Error> {
+    for (program, name) in &names {
+        let key = format!("postgresql.bin_name.{program}");
+        if !PROGRAMS.contains(&program.as_str()) {
+            return Err(Error::value(&key, format!("is unknown: write one of {}", PROGRAMS.join(", "))));
+        }
+        if name.is_empty() || name.contains('/') || name.starts_with('.') {
+            return Err(Error::value(&key, "is the name of a program in bin_dir, without a folder"));
+        }
+    }
+    if pod && !names.is_empty() {
+        return Err(Error::value("postgresql.bin_name", "is for servers outside of pods: remove it"));
+    }
+    Ok(names)
 }
 
 /// `postgresql.authentication`.
@@ -85,7 +109,7 @@ pub struct File {
     proxy_address: Option<String>,
     data_dir: Option<PathBuf>,
     bin_dir: Option<PathBuf>,
-    bin_name: Value,
+    bin_name: BTreeMap<String, String>,
     config_dir: Option<PathBuf>,
     config_base_name: Option<String>,
     custom_conf: Option<PathBuf>,
@@ -118,9 +142,10 @@ impl File {
                 return Err(Error::value("postgresql.data_dir", "is missing: write the folder of the data directory"));
             }
         };
+        let bin_names = bin_names(self.bin_name, pod.is_some())?;
         let bin_dir = self.bin_dir.filter(|dir| !dir.as_os_str().is_empty());
         if let Some(dir) = &bin_dir
-            && !dir.join("postgres").is_file()
+            && !dir.join(bin_names.get("postgres").map_or("postgres", String::as_str)).is_file()
             && pod.is_none()
         {
             return Err(Error::value("postgresql.bin_dir", format!("there is no `postgres` in {}", dir.display())));
@@ -147,11 +172,6 @@ impl File {
                 "has a slash in it: write a name such as postgresql",
             ));
         }
-        if self.bin_name.as_object().is_some_and(|names| !names.is_empty()) {
-            warnings.push(
-                "postgresql.bin_name has no effect here: programs have PostgreSQL's names, in bin_dir".to_owned(),
-            );
-        }
         let socket_dirs = self.parameters.get("unix_socket_directories").and_then(value::text).unwrap_or_default();
         Ok(Postgres {
             listen_addresses: listen.host,
@@ -169,6 +189,7 @@ impl File {
             krbsrvname: filled(self.krbsrvname),
             warnings,
             bin_dir,
+            bin_names,
             socket_dir: socket_dirs.split(',').map(|dir| PathBuf::from(dir.trim())).find(|dir| dir.is_absolute()),
             authentication: authentication(&self.authentication)?,
         })

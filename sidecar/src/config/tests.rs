@@ -136,6 +136,13 @@ fn errors_say_what_to_write() {
         let error = outside(&PATRONI.replace(without, "")).unwrap_err();
         assert!(error.contains(said), "{without}: {error}");
     }
+    let with = |names: &str| PATRONI.replace("  pgpass:", &format!("  bin_name: {names}\n  pgpass:"));
+    let config = outside(&with("{initdb: initdb-17}")).unwrap();
+    assert_eq!(config.postgres.bin_names["initdb"], "initdb-17");
+    for (names, said) in [("{psql: a}", "write one of pg_ctl"), ("{initdb: /bin/sh}", "without a folder")] {
+        let error = outside(&with(names)).unwrap_err();
+        assert!(error.contains(said), "{names}: {error}");
+    }
     let long = outside(&PATRONI.replace("/nonexistent/", &format!("/{}/", "x".repeat(100)))).unwrap_err();
     assert!(long.contains("matriarch.supervisor_socket"), "{long}");
 }

@@ -104,6 +104,9 @@ impl Launcher {
         if let Some(bin_dir) = &config.postgres.bin_dir {
             arguments.extend(["--bin-dir".to_owned(), text(bin_dir)]);
         }
+        for (program, name) in &config.postgres.bin_names {
+            arguments.extend(["--bin-name".to_owned(), format!("{program}={name}")]);
+        }
         Ok(Self { program, arguments, last: Mutex::default() })
     }
 

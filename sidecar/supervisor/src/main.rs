@@ -22,6 +22,7 @@ mod sys;
 mod test_dir;
 mod watchdog;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -73,6 +74,7 @@ fn options(mut args: impl Iterator<Item = OsString>) -> Result<Options, MainErro
     let (mut volume, mut socket, mut agent_uid) = (None, None, None);
     let mut versions = PathBuf::from(programs::DEBIAN);
     let (mut bin_dir, mut data_dir, mut detached) = (None, None, false);
+    let mut bin_names = BTreeMap::new();
     while let Some(name) = args.next() {
         let name = name.to_string_lossy().into_owned();
         if name == "--detached" {
@@ -85,6 +87,13 @@ fn options(mut args: impl Iterator<Item = OsString>) -> Result<Options, MainErro
             "--socket" => socket = Some(PathBuf::from(value)),
             "--agent-uid" => agent_uid = value.to_str().and_then(|uid| uid.parse().ok()),
             "--bin-dir" => bin_dir = Some(PathBuf::from(value)),
+            "--bin-name" => {
+                let (program, name) = value
+                    .to_str()
+                    .and_then(|value| value.split_once('='))
+                    .ok_or_else(|| MainError::Usage("--bin-name is PROGRAM=NAME".to_owned()))?;
+                bin_names.insert(program.to_owned(), name.to_owned());
+            }
             "--data-dir" => data_dir = Some(PathBuf::from(value)),
             "--versions" => versions = PathBuf::from(value),
             _ => return Err(MainError::Usage(format!("{name} is unknown"))),
@@ -99,6 +108,7 @@ fn options(mut args: impl Iterator<Item = OsString>) -> Result<Options, MainErro
         socket: socket.ok_or_else(|| missing("--socket"))?,
         agent_uid: agent_uid.ok_or_else(|| missing("--agent-uid"))?,
         bin_dir,
+        bin_names,
         data_dir,
         versions,
         detached,

@@ -10,8 +10,33 @@ use matriarch_supervisor::protocol::{self, Run};
 /// Debian keeps every major version here, outside of PATH.
 pub const DEBIAN: &str = "/usr/lib/postgresql";
 
+/// Where PostgreSQL's programs are, and what they are called there.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// The folder.
+    pub dir: PathBuf,
+    /// Names that differ from PostgreSQL's own.
+    pub names: BTreeMap<String, String>,
+}
+
+impl Programs {
+    /// In the folder that is given, or where they are found.
+    pub fn find(dir: Option<&Path>, names: &BTreeMap<String, String>, versions: &Path) -> Option<Self> {
+        let at = |dir: PathBuf| Self { dir, names: names.clone() };
+        match dir {
+            Some(dir) => Some(at(dir.to_owned())).filter(|programs| programs.path("postgres").is_file()),
+            None => bin_dir(std::env::var_os("PATH").as_deref(), versions).map(at),
+        }
+    }
+
+    /// The file of a program.
+    pub fn path(&self, program: &str) -> PathBuf {
+        self.dir.join(self.names.get(program).map_or(program, String::as_str))
+    }
+}
+
 /// The folder of `postgres`: the first of PATH that has it, else that of the newest version in `versions`.
-pub fn bin_dir(path: Option<&OsStr>, versions: &Path) -> Option<PathBuf> {
+fn bin_dir(path: Option<&OsStr>, versions: &Path) -> Option<PathBuf> {
     let in_path = path.map(std::env::split_paths).into_iter().flatten().filter(|dir| dir.is_absolute());
     in_path.chain(version_dirs(versions)).find_map(|dir| {
         let postgres = dir.join("postgres");
@@ -35,8 +60,8 @@ fn version_dirs(root: &Path) -> Vec<PathBuf> {
 }
 
 /// What `postgres --version` prints.
-pub fn version(bin_dir: &Path) -> Option<String> {
-    let output = Command::new(bin_dir.join("postgres"))
+pub fn version(programs: &Programs) -> Option<String> {
+    let output = Command::new(programs.path("postgres"))
         .arg("--version")
         .stdin(Stdio::null())
         .stderr(Stdio::null())
@@ -209,6 +234,14 @@ mod tests {
         assert_eq!(env["PGPASSFILE"], "/v/pgpass");
         assert!(env["PATH"].ends_with(":/pg/bin"));
         assert!(!env.keys().any(|name| name.starts_with("MATRIARCH_")));
+    }
+
+    #[test]
+    fn programs_may_have_other_names() {
+        let names = BTreeMap::from([("initdb".to_owned(), "initdb-17".to_owned())]);
+        let programs = Programs { dir: "/pg/bin".into(), names };
+        assert_eq!(programs.path("initdb"), Path::new("/pg/bin/initdb-17"));
+        assert_eq!(programs.path("pg_rewind"), Path::new("/pg/bin/pg_rewind"));
     }
 
     #[test]

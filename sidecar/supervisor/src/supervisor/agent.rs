@@ -133,7 +133,7 @@ impl Supervisor {
             instance: self.instance.clone(),
             boot_id: self.boot_id.clone(),
             now_us: sys::now_us(),
-            bin_dir: self.bin_dir.clone(),
+            bin_dir: self.programs.as_ref().map(|programs| programs.dir.clone()),
             version: self.version.clone(),
             status: self.status(),
         };

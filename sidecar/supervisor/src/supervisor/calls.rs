@@ -65,7 +65,7 @@ impl Supervisor {
             let pid = running.postmaster.pid;
             return Some(refused(Refusal::WrongState, format!("a postmaster runs or is ending: process {pid}")));
         }
-        let Some(bin_dir) = &self.bin_dir else { return Some(no_postgres()) };
+        let Some(programs) = &self.programs else { return Some(no_postgres()) };
         let data_dir = match paths::written(&self.options.volume, &start.data_dir) {
             Ok(data_dir) => data_dir,
             Err(error) => return Some(refused(Refusal::Invalid, error.to_string())),
@@ -75,7 +75,7 @@ impl Supervisor {
             return Some(refused(Refusal::Invalid, "a zero byte in an argument or a variable"));
         }
         let job = Job::Launch(Launch {
-            program: bin_dir.join("postgres"),
+            program: programs.path("postgres"),
             args: start.args,
             env: programs::environment(&start.env),
             stdin: String::new(),

@@ -18,6 +18,7 @@ use crate::adopt::Watch;
 use crate::child::{Caller, Child};
 use crate::connection::Connection;
 use crate::log::Log;
+use crate::programs::Programs;
 use crate::stopping::Stopping;
 use crate::watchdog::Watchdog;
 use crate::{programs, sys};
@@ -33,6 +34,8 @@ pub struct Options {
     pub agent_uid: u32,
     /// Where PostgreSQL's programs are; none: they are looked for.
     pub bin_dir: Option<PathBuf>,
+    /// What programs are called there, where that is not PostgreSQL's own name.
+    pub bin_names: BTreeMap<String, String>,
     /// Where a server may run already.
     pub data_dir: Option<PathBuf>,
     /// Where versions of PostgreSQL are looked for that are not in PATH.
@@ -79,7 +82,7 @@ pub struct Supervisor {
     options: Options,
     instance: String,
     boot_id: String,
-    bin_dir: Option<PathBuf>,
+    programs: Option<Programs>,
     version: Option<String>,
     /// Process 1 of its pid namespace.
     init: bool,
@@ -119,11 +122,8 @@ fn no_postgres() -> Answer {
 impl Supervisor {
     /// Looks around.
     pub fn new(options: Options) -> io::Result<Self> {
-        let bin_dir = match &options.bin_dir {
-            Some(dir) => dir.join("postgres").is_file().then(|| dir.clone()),
-            None => programs::bin_dir(std::env::var_os("PATH").as_deref(), &options.versions),
-        };
-        let version = bin_dir.as_deref().and_then(programs::version);
+        let programs = Programs::find(options.bin_dir.as_deref(), &options.bin_names, &options.versions);
+        let version = programs.as_ref().and_then(programs::version);
         let log = Log::new();
         let supervisor = Self {
             watch: Watch::of(options.data_dir.clone()),
@@ -131,7 +131,7 @@ impl Supervisor {
             instance: sys::random_id()?,
             boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned(),
             init: std::process::id() == 1,
-            bin_dir,
+            programs,
             version,
             log,
             fence: Fence::new(),

@@ -20,7 +20,7 @@ impl Supervisor {
         if let Some(why) = programs::refused(&run) {
             return Some(refused(Refusal::Invalid, why));
         }
-        let Some(bin_dir) = &self.bin_dir else { return Some(no_postgres()) };
+        let Some(found) = &self.programs else { return Some(no_postgres()) };
         let lock = programs::writes_into(&run);
         if let Some(data_dir) = &lock
             && let Err(error) = paths::written(&self.options.volume, data_dir)
@@ -28,7 +28,7 @@ impl Supervisor {
             return Some(refused(Refusal::Invalid, error.to_string()));
         }
         let job = Job::Launch(Launch {
-            program: bin_dir.join(&run.program),
+            program: found.path(&run.program),
             args: run.args,
             env: programs::environment(&run.env),
             stdin: run.stdin,
@@ -54,7 +54,7 @@ impl Supervisor {
         let job = Job::Launch(Launch {
             program: PathBuf::from(&program),
             args: argv.collect(),
-            env: programs::command_environment(&command.env, self.bin_dir.as_deref()),
+            env: programs::command_environment(&command.env, self.programs.as_ref().map(|found| found.dir.as_path())),
             stdin: String::new(),
             volume: self.options.volume.clone(),
             lock: command.data_dir.clone(),
