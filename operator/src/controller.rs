@@ -1,9 +1,11 @@
 //! The controller: a queue of clusters, one `observe → plan → apply → report` for each that something happened to.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::events::{Recorder, Reporter};
@@ -14,6 +16,7 @@ use matriarch_crds::{PostgresCluster, PostgresClusterStatus};
 use serde_json::json;
 use tracing::{debug, info, warn};
 
+use crate::metrics::Metrics;
 use crate::next_step::Step;
 use crate::observe::{self, Seen, observe};
 use crate::plan::plan;
@@ -62,31 +65,77 @@ struct Context {
     stores: Stores,
     sidecar_image: String,
     recorder: Recorder,
+    metrics: Arc<Metrics>,
 }
 
-/// Runs until `stop` or until a watch task ends, which it should not.
-pub async fn run(
+/// What the operator is told at its start.
+pub struct Settings {
+    /// The namespaces whose clusters it looks at; empty: all.
+    pub namespaces: Vec<String>,
+    /// Image of agent and supervisor.
+    pub sidecar_image: String,
+    /// Where it counts.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Runs until `stop` or until a watch task ends, which it should not. Each namespace has watches and a queue of its own.
+pub async fn run(client: Client, settings: Settings, stop: impl Future<Output = ()> + Send + Sync + 'static) {
+    let Settings { namespaces, sidecar_image, metrics } = settings;
+    let namespaces: Vec<Option<String>> =
+        if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
+    let stop = stop.shared();
+    let filling = Arc::new(AtomicUsize::new(namespaces.len()));
+    let mut all: FuturesUnordered<_> = namespaces
+        .into_iter()
+        .map(|namespace| {
+            let filled = {
+                let (filling, metrics) = (filling.clone(), metrics.clone());
+                move || {
+                    if filling.fetch_sub(1, Ordering::Relaxed) == 1 {
+                        metrics.set_ready();
+                    }
+                }
+            };
+            one(client.clone(), namespace, sidecar_image.clone(), metrics.clone(), filled, stop.clone())
+        })
+        .collect();
+    // One that ends without being told to takes the process with it.
+    all.next().await;
+    if stop.peek().is_some() {
+        while all.next().await.is_some() {}
+    }
+}
+
+async fn one(
     client: Client,
     namespace: Option<String>,
     sidecar_image: String,
+    metrics: Arc<Metrics>,
+    filled: impl FnOnce(),
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
     let (stores, woken, mut watches) = watch::start(&client, namespace.as_deref());
     stores.ready().await;
-    info!(sidecar.image = sidecar_image, "ready");
+    filled();
+    info!(sidecar.image = sidecar_image, namespace = namespace.as_deref().unwrap_or("(all)"), "ready");
     let api: Api<PostgresCluster> = match &namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
     let reporter = Reporter { controller: OPERATOR.to_owned(), instance: None };
-    let context =
-        Arc::new(Context { recorder: Recorder::new(client.clone(), reporter), client, stores, sidecar_image });
-    let controller = Controller::new(api, watcher::Config::default())
+    let recorder = Recorder::new(client.clone(), reporter);
+    let context = Arc::new(Context { recorder, client, stores, sidecar_image, metrics: metrics.clone() });
+    let controller = Controller::new(api, watcher::Config::default());
+    metrics.show(controller.store());
+    let controller = controller
         .with_config(Config::default().debounce(DEBOUNCE).concurrency(8))
         .reconcile_on(woken)
         .graceful_shutdown_on(stop)
         .run(reconcile, on_error, context)
-        .for_each(|outcome| async move { report(outcome) });
+        .for_each(|outcome| {
+            report(&metrics, outcome);
+            std::future::ready(())
+        });
     tokio::select! {
         () = controller => {}
         ended = watches.join_next() => warn!(?ended, "a watch ended"),
@@ -97,8 +146,9 @@ fn on_error(_: Arc<PostgresCluster>, _: &Error, _: Arc<Context>) -> Action {
     Action::requeue(AFTER_ERROR)
 }
 
-/// The one place where outcomes are logged.
+/// The one place where outcomes are logged and counted.
 fn report<Q: std::error::Error + 'static>(
+    metrics: &Metrics,
     outcome: Result<
         (kube::runtime::reflector::ObjectRef<PostgresCluster>, Action),
         kube::runtime::controller::Error<Error, Q>,
@@ -108,11 +158,16 @@ fn report<Q: std::error::Error + 'static>(
     match outcome {
         Ok((cluster, _)) => debug!(%cluster, "reconciled"),
         Err(Failure::ReconcilerFailed(error, cluster)) => {
+            metrics.reconciled("error");
+            metrics.error(error.category());
             warn!(%error, error.category = error.category(), %cluster, "reconcile failed, it is tried again");
         }
         // A pod or lock of a cluster that is gone.
         Err(Failure::ObjectNotFound(cluster)) => debug!(%cluster, "no such cluster"),
-        Err(error) => warn!(%error, "the queue failed"),
+        Err(error) => {
+            metrics.error("QueueFailed");
+            warn!(%error, "the queue failed");
+        }
     }
 }
 
@@ -120,6 +175,7 @@ async fn reconcile(cluster: Arc<PostgresCluster>, context: Arc<Context>) -> Resu
     if cluster.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
+    let _running = context.metrics.begin();
     let seen = observe(&context.client, &context.stores, &cluster, &context.sidecar_image).await?;
     let plan = plan(&seen);
     let result = apply::apply(&context.client, &seen, &plan.writes).await;
@@ -131,9 +187,11 @@ async fn reconcile(cluster: Arc<PostgresCluster>, context: Arc<Context>) -> Resu
     let taken = (result.is_ok()).then_some(&plan.step);
     tell(&context, &seen, &status(&seen, &plan.step, &outcome), taken).await?;
     if conflict {
+        context.metrics.reconciled("conflict");
         return Ok(Action::requeue(AFTER_CONFLICT));
     }
     result?;
+    context.metrics.reconciled("done");
     let waiting = matches!(plan.step, Step::Wait { .. }) || seen.user_secrets.iter().any(|s| s.lacks.is_some());
     Ok(Action::requeue(if waiting { WAITING } else { LOOK_AGAIN }))
 }
@@ -161,6 +219,7 @@ async fn tell(context: &Context, seen: &Seen, new: &PostgresClusterStatus, taken
             "event"
         );
         if let Err(error) = context.recorder.publish(&event, &seen.cluster.object_ref(&())).await {
+            context.metrics.error("EventFailed");
             warn!(%error, event.reason, "cannot publish an event");
         }
     }

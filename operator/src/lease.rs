@@ -50,15 +50,15 @@ impl Leadership {
         Self { api: Api::namespaced(client, namespace), name: name.to_owned(), me: me.to_owned(), unchanged: None }
     }
 
-    /// Returns when the Lease is held.
-    pub async fn acquire(&mut self) {
+    /// Returns when the Lease is held. `waiting` is called whenever somebody else has it.
+    pub async fn acquire(&mut self, waiting: impl Fn()) {
         loop {
             match self.attempt().await {
                 Ok(true) => {
                     info!(lease.holder = self.me, "leading");
                     return;
                 }
-                Ok(false) => {}
+                Ok(false) => waiting(),
                 Err(error) => warn!(%error, "cannot take the lease, trying again"),
             }
             sleep(RENEW / 2).await;

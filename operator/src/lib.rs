@@ -11,6 +11,7 @@ pub mod kinds;
 pub mod lease;
 pub mod manifests;
 pub mod member;
+pub mod metrics;
 pub mod next_step;
 pub mod observe;
 pub mod plan;

@@ -1,0 +1,141 @@
+//! Who may do what: the operator's account and rights, and what users get by Kubernetes' own roles.
+
+use serde_json::{Value, json};
+
+use super::Install;
+
+const GROUP: &str = "rbac.authorization.k8s.io";
+
+/// ServiceAccount, the operator's rights (in the whole cluster or in namespaces) and those to its Lease.
+pub(super) fn objects(install: &Install) -> Vec<Value> {
+    let name = &install.name;
+    let here = Some(install.namespace.as_str());
+    let mut all =
+        vec![json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": install.metadata(name, here)})];
+    if install.namespaced {
+        for namespace in install.watched() {
+            all.extend(granted(install, name, Some(&namespace), &rules()));
+        }
+    } else {
+        all.extend(granted(install, name, None, &rules()));
+    }
+    all.extend(granted(install, &format!("{name}-lease"), here, &lease_rules(name)));
+    all
+}
+
+/// A role and its binding to the operator.
+fn granted(install: &Install, name: &str, namespace: Option<&str>, rules: &Value) -> [Value; 2] {
+    let kind = if namespace.is_some() { "Role" } else { "ClusterRole" };
+    [
+        json!({
+            "apiVersion": format!("{GROUP}/v1"),
+            "kind": kind,
+            "metadata": install.metadata(name, namespace),
+            "rules": rules,
+        }),
+        json!({
+            "apiVersion": format!("{GROUP}/v1"),
+            "kind": format!("{kind}Binding"),
+            "metadata": install.metadata(name, namespace),
+            "roleRef": {"apiGroup": GROUP, "kind": kind, "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": install.name, "namespace": install.namespace}],
+        }),
+    ]
+}
+
+/// Added to Kubernetes' own roles: who may view a namespace sees clusters, who may edit it makes them.
+pub(super) fn for_users(install: &Install) -> Vec<Value> {
+    [("view", &["view", "edit", "admin"][..], view_rules()), ("edit", &["edit", "admin"], edit_rules())]
+        .into_iter()
+        .map(|(role, to, rules)| {
+            let mut metadata = install.metadata(&format!("{}-aggregate-to-{role}", install.name), None);
+            for one in to {
+                metadata["labels"][format!("{GROUP}/aggregate-to-{one}")] = json!("true");
+            }
+            json!({"apiVersion": format!("{GROUP}/v1"), "kind": "ClusterRole", "metadata": metadata, "rules": rules})
+        })
+        .collect()
+}
+
+fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> Value {
+    json!({"apiGroups": [group], "resources": resources, "verbs": verbs})
+}
+
+pub(super) fn view_rules() -> Value {
+    json!([
+        rule("matriarch.dev", &["postgresclusters"], &["get", "list", "watch"]),
+        rule("matriarch.dev", &["postgresclusters/status", "postgresclusters/scale"], &["get"]),
+    ])
+}
+
+pub(super) fn edit_rules() -> Value {
+    json!([
+        rule("matriarch.dev", &["postgresclusters"], &["create", "update", "patch", "delete", "deletecollection"]),
+        rule("matriarch.dev", &["postgresclusters/scale"], &["update", "patch"]),
+    ])
+}
+
+/// create cannot be narrowed by name.
+pub fn lease_rules(lease: &str) -> Value {
+    json!([
+        rule("coordination.k8s.io", &["leases"], &["create"]),
+        {
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "resourceNames": [lease],
+            "verbs": ["get", "update"],
+        },
+    ])
+}
+
+/// What the operator does itself, and what it holds only because it grants it to agents: Kubernetes lets nobody grant
+/// more than he has.
+pub fn rules() -> Value {
+    let own = ["get", "list", "watch", "create", "patch"];
+    json!([
+        rule("matriarch.dev", &["postgresclusters"], &["get", "list", "watch"]),
+        rule("matriarch.dev", &["postgresclusters/status"], &["patch"]),
+        // ownerReferences with blockOwnerDeletion need this where that admission plugin is on.
+        rule("matriarch.dev", &["postgresclusters/finalizers"], &["update"]),
+        rule("apps", &["statefulsets"], &own),
+        // update of configmaps, endpoints and endpointslices: only granted, to the agents.
+        rule("", &["configmaps", "endpoints"], &["get", "list", "watch", "create", "patch", "update"]),
+        rule("discovery.k8s.io", &["endpointslices"], &["get", "list", "watch", "create", "patch", "update"]),
+        rule("", &["secrets", "services", "serviceaccounts"], &own),
+        rule("", &["pods"], &["get", "list", "watch", "patch", "delete"]),
+        rule("", &["persistentvolumeclaims"], &["list", "watch", "patch"]),
+        rule("policy", &["poddisruptionbudgets"], &own),
+        rule("rbac.authorization.k8s.io", &["roles", "rolebindings"], &own),
+        rule("events.k8s.io", &["events"], &["create", "patch"]),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_operator_holds_whatever_it_grants() {
+        let held: Vec<(String, String, String)> = triples(&rules());
+        for (group, resource, verb) in crate::plan::example_agent_rules().iter().flat_map(triples) {
+            assert!(held.contains(&(group.clone(), resource.clone(), verb.clone())), "{group}/{resource} {verb}");
+        }
+    }
+
+    fn triples(rules: &Value) -> Vec<(String, String, String)> {
+        let texts = |v: &Value| -> Vec<String> {
+            v.as_array().unwrap().iter().map(|t| t.as_str().unwrap().to_owned()).collect()
+        };
+        let mut all = Vec::new();
+        for rule in rules.as_array().unwrap() {
+            for group in texts(&rule["apiGroups"]) {
+                for resource in texts(&rule["resources"]) {
+                    for verb in texts(&rule["verbs"]) {
+                        all.push((group.clone(), resource.clone(), verb));
+                    }
+                }
+            }
+        }
+        all
+    }
+}
