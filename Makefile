@@ -82,7 +82,7 @@ lint: ## clippy, warnings are errors
 	cargo clippy --package matriarch-sim --features mutants --all-targets --quiet -- -D warnings
 
 .PHONY: generate
-generate: ## Make the generated files anew: CRD, RBAC, rules, the plugin's screens
+generate: ## Make the generated files anew: CRD, RBAC, chart, list of metrics, rules, the plugin's screens
 	cargo run --quiet --package matriarch-crds --example generate
 	MATRIARCH_GENERATE=1 cargo test --quiet --package matriarch-ha rules::
 	MATRIARCH_GENERATE=1 cargo test --quiet --package matriarch-operator

@@ -168,8 +168,11 @@ async fn run(run: Run) -> ExitCode {
     }
     metrics.lead(true);
     let hold = async { if run.no_lease { std::future::pending().await } else { leadership.hold().await } };
-    let settings =
-        Settings { namespaces: named(run.watch_namespaces), sidecar_image: run.sidecar_image, metrics: metrics.clone() };
+    let settings = Settings {
+        namespaces: named(run.watch_namespaces),
+        sidecar_image: run.sidecar_image,
+        metrics: metrics.clone(),
+    };
     let work = controller::run(client, settings, async { drop(stopping.await) });
     let mut work = std::pin::pin!(work);
     tokio::select! {

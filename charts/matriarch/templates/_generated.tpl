@@ -190,7 +190,7 @@ selector:
 template:
   metadata:
     annotations: {{ .Values.podAnnotations | toJson }}
-    labels: {{ merge (include "matriarch.selectorLabels" . | fromYaml) .Values.podLabels (include "matriarch.labels" . | fromYaml) | toJson }}
+    labels: {{ merge (include "matriarch.selectorLabels" . | fromYaml) .Values.podLabels (dict "app.kubernetes.io/version" .Chart.AppVersion) | toJson }}
   spec:
     affinity: {{ .Values.affinity | toJson }}
     containers:

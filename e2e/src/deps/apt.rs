@@ -28,6 +28,9 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/bin/python3", "python3"),
     ("haproxy", "haproxy"),
     ("pgbackrest", "pgbackrest"),
+    ("promtool", "prometheus"),
+    ("buildah", "buildah"),
+    ("lua5.4", "lua5.4"),
 ];
 
 /// Installs what is missing.

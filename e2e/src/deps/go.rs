@@ -1,4 +1,4 @@
-//! Kubernetes, etcd and `CoreDNS`, built from the pinned Go modules in `binaries/`.
+//! Kubernetes, etcd, `CoreDNS` and Helm, built from the pinned Go modules in `binaries/`.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -35,6 +35,7 @@ const MODULES: &[Module] = &[
         labelled: Some("k8s.io/kubernetes"),
     },
     Module { name: "coredns", programs: &[("github.com/coredns/coredns", "coredns")], labelled: None },
+    Module { name: "helm", programs: &[("helm.sh/helm/v4/cmd/helm", "helm")], labelled: None },
 ];
 
 /// Builds what the cache lacks and points the links in its `bin` there.

@@ -17,7 +17,7 @@ const EXPRESSIONS: [(&str, &str); 18] = [
     ("HELM_SELECTOR", r#"{{ include "matriarch.selectorLabels" . | fromYaml | toJson }}"#),
     (
         "HELM_POD_LABELS",
-        r#"{{ merge (include "matriarch.selectorLabels" . | fromYaml) .Values.podLabels (include "matriarch.labels" . | fromYaml) | toJson }}"#,
+        r#"{{ merge (include "matriarch.selectorLabels" . | fromYaml) .Values.podLabels (dict "app.kubernetes.io/version" .Chart.AppVersion) | toJson }}"#,
     ),
     ("HELM_POD_ANNOTATIONS", "{{ .Values.podAnnotations | toJson }}"),
     ("HELM_OPERATOR_IMAGE", r#"{{ include "matriarch.image" (list . .Values.image) | quote }}"#),

@@ -150,9 +150,7 @@ mod tests {
         assert!(all.iter().all(|one| one["metadata"]["namespace"].is_string()), "{all:?}");
         let roles = |namespace: &str| {
             all.iter()
-                .filter(|o| {
-                    o["metadata"]["namespace"] == namespace && o["kind"].as_str().unwrap().starts_with("Role")
-                })
+                .filter(|o| o["metadata"]["namespace"] == namespace && o["kind"].as_str().unwrap().starts_with("Role"))
                 .count()
         };
         assert_eq!([roles("shop"), roles("bank"), roles("matriarch-system")], [2, 2, 2]);

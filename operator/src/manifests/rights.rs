@@ -10,8 +10,7 @@ const GROUP: &str = "rbac.authorization.k8s.io";
 pub(super) fn objects(install: &Install) -> Vec<Value> {
     let name = &install.name;
     let here = Some(install.namespace.as_str());
-    let mut all =
-        vec![json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": install.metadata(name, here)})];
+    let mut all = vec![json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": install.metadata(name, here)})];
     if install.namespaced {
         for namespace in install.watched() {
             all.extend(granted(install, name, Some(&namespace), &rules()));

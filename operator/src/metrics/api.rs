@@ -93,7 +93,12 @@ mod tests {
             (Method::GET, "/api/v1/namespaces/shop", "get", "namespaces"),
             (Method::GET, "/apis/monitoring.coreos.com/v1", "list", "discovery"),
             (Method::PATCH, &format!("{group}/namespaces/shop/postgresclusters/a"), "patch", "postgresclusters"),
-            (Method::PATCH, &format!("{group}/namespaces/a/postgresclusters/a/status"), "patch", "postgresclusters/status"),
+            (
+                Method::PATCH,
+                &format!("{group}/namespaces/a/postgresclusters/a/status"),
+                "patch",
+                "postgresclusters/status",
+            ),
             (Method::POST, "/apis/events.k8s.io/v1/namespaces/shop/events", "create", "events"),
             (Method::DELETE, "/api/v1/namespaces/shop/pods/a-0", "delete", "pods"),
         ] {
