@@ -12,9 +12,11 @@ use tokio::sync::watch;
 
 use crate::api::{Site, server};
 use crate::config::Config;
+use crate::declared;
 use crate::driver::handle::Handle;
 use crate::driver::{self, Ended, World, clock};
 use crate::logging::Logging;
+use crate::mounted;
 use crate::peers::{Peers, Sender};
 use crate::postgres::Postgres;
 use crate::reload::{self, Reloader};
@@ -66,6 +68,8 @@ pub async fn run(path: Option<&Path>, logging: Logging) -> anyhow::Result<()> {
         let postgres = Arc::new(Postgres::new(config.clone(), supervisor.clone()));
         let reloader =
             Reloader::new(path.map(Path::to_owned), config.clone(), postgres.clone(), logging, events.clone());
+        tokio::spawn(declared::keep(handle.clone(), reloader.clone(), events.clone()));
+        tokio::spawn(mounted::keep(handle.clone(), tls.clone(), reloader.clone()));
         tokio::spawn(reload::on_demand(hangup, handle.clone(), tls.clone(), shown, reloader));
 
         let sender = Sender::new(&config, identity.conn_url.clone(), identity.api_url.clone());

@@ -87,6 +87,19 @@ impl Reloader {
         self.0.config.borrow().clone()
     }
 
+    /// Something that the configuration only points to has changed: passwords, certificates. PostgreSQL's files are written anew.
+    pub fn refresh(&self) {
+        let config = self.config();
+        self.0.postgres.reconfigure(config.clone());
+        // Fails only when the agent ends.
+        let _ = self.0.events.send(Event::Local(Box::new(local(&config))));
+    }
+
+    /// Our PostgreSQL.
+    pub fn postgres(&self) -> &Postgres {
+        &self.0.postgres
+    }
+
     /// Reads and applies. On an error nothing has changed.
     pub fn reload(&self) -> Result<Report, Error> {
         let read = Config::load(self.0.path.as_deref()).inspect_err(|error| {

@@ -203,6 +203,23 @@ fn read(files: &Files, provider: &Arc<CryptoProvider>) -> Result<Pair, Error> {
     Ok(Pair { server: Arc::new(server), client: Arc::new(client) })
 }
 
+/// Whether certificate, key and authority, as text, can be used together: PostgreSQL does not start with others.
+pub fn usable(cert: &str, key: &str, ca: &str) -> Result<(), Error> {
+    let failed = |what| move |source| Error::Read { what, path: PathBuf::new(), source };
+    let chain = |what, text: &str| -> Result<Vec<CertificateDer<'static>>, Error> {
+        let found =
+            CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<Vec<_>, _>>().map_err(failed(what))?;
+        if found.is_empty() { Err(Error::NoCertificate(what.into())) } else { Ok(found) }
+    };
+    chain("CA", ca)?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(failed("key"))?;
+    ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain("certificate", cert)?, key)?;
+    Ok(())
+}
+
 fn key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
     PrivateKeyDer::from_pem_file(path).map_err(|source| Error::Read { what: "key", path: path.to_owned(), source })
 }

@@ -85,6 +85,8 @@ pub enum Event {
         /// Name to a sentence that says what to do; empty: all can be used.
         invalid: BTreeMap<String, String>,
     },
+    /// What became of declared roles and databases; none: nothing is declared, or we do not lead.
+    Declared(Option<Declared>),
     /// Our own configuration was read again.
     Local(Box<Local>),
     /// The dynamic configuration that was last in force here, from the data directory.
@@ -114,6 +116,15 @@ pub enum Event {
         /// What is asked.
         request: Request,
     },
+}
+
+/// What became of the roles, databases, schemas and extensions that are declared.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Declared {
+    /// Which version of them was applied.
+    pub generation: String,
+    /// Objects that are not as declared, such as `role/x`, and why.
+    pub failed: BTreeMap<String, String>,
 }
 
 /// What of our own configuration may change while we run.

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::event::Declared;
 use crate::view::View;
 
 /// The version of Patroni whose wire format we speak; its tools parse it.
@@ -73,6 +74,9 @@ fn matriarch(view: &View) -> Value {
     if !view.config_problems.is_empty() {
         ours["config_problems"] = json!(view.config_problems);
     }
+    if let Some(Declared { generation, failed }) = &view.declared {
+        ours["declared"] = json!({"generation": generation, "failed": failed});
+    }
     ours
 }
 
@@ -133,6 +137,15 @@ mod tests {
                 "matriarch": {"rule": "follower.streams", "reason": "follows orders-0", "pod_uid": "u-1", "server_version": 0},
             })
         );
+    }
+
+    #[test]
+    fn a_leader_says_what_became_of_declared_objects() {
+        let failed = std::collections::BTreeMap::from([("role/x".to_owned(), "why".to_owned())]);
+        let view = View { declared: Some(Declared { generation: "g".to_owned(), failed }), ..standby() };
+        let (before, now) = (status(&standby()), status(&view));
+        assert_eq!(now["matriarch"]["declared"], json!({"generation": "g", "failed": {"role/x": "why"}}));
+        assert!(worth_writing(&before, &now) && !worth_writing(&now, &status(&view)));
     }
 
     #[test]

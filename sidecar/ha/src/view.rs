@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{ServerStatus, StandbyStatus};
+use crate::event::{Declared, ServerStatus, StandbyStatus};
 use crate::store::record::Failover;
 use crate::types::{Boot, Lsn, Timeline};
 
@@ -78,6 +78,9 @@ pub struct View {
     /// Why values of the configuration are not used, in sentences.
     #[serde(default)]
     pub config_problems: Vec<String>,
+    /// What became of declared roles and databases.
+    #[serde(default)]
+    pub declared: Option<Declared>,
     /// Standbys of ours.
     pub standbys: Vec<StandbyStatus>,
     /// Our timeline.

@@ -23,6 +23,11 @@ pub struct Matriarch {
     pub pods_service: String,
     /// One folder a user: `superuser`, `replication`, `rewind`, `app`.
     pub secrets_dir: PathBuf,
+    /// Where PostgreSQL's own `tls.crt` and `tls.key` are, and `ca.crt` if clients' certificates have another authority; none: those of the
+    /// REST API, in the operator's pods.
+    pub server_tls: Option<PathBuf>,
+    /// Roles and databases as they shall be (JSON); none: nothing is declared.
+    pub declared: Option<PathBuf>,
     /// The supervisor's socket.
     pub supervisor_socket: PathBuf,
     /// Where PostgreSQL's socket is, for us.
@@ -41,6 +46,8 @@ pub struct File {
     slice: Option<String>,
     pods_service: Option<String>,
     pub(super) secrets_dir: Option<PathBuf>,
+    server_tls: Option<PathBuf>,
+    declared: Option<PathBuf>,
     supervisor_socket: Option<PathBuf>,
     postgres_socket_dir: Option<PathBuf>,
     pub(super) volume: Option<PathBuf>,
@@ -55,6 +62,8 @@ impl File {
             slice: Some(filled(self.slice).unwrap_or_else(|| cluster.slice())),
             pods_service: filled(self.pods_service).unwrap_or_else(|| cluster.pods_service()),
             secrets_dir: self.secrets_dir.unwrap_or_else(|| names::SECRETS_DIR.into()),
+            server_tls: self.server_tls,
+            declared: Some(self.declared.unwrap_or_else(crate::declared::default_path)),
             supervisor_socket: self.supervisor_socket.unwrap_or_else(|| names::SUPERVISOR_SOCKET.into()),
             postgres_socket_dir: self.postgres_socket_dir.unwrap_or_else(|| names::POSTGRES_SOCKET_DIR.into()),
             state_dir: volume.clone(),
@@ -88,6 +97,8 @@ impl File {
             slice: filled(self.slice),
             pods_service: filled(self.pods_service).unwrap_or_else(|| cluster.pods_service()),
             secrets_dir: self.secrets_dir.unwrap_or_else(|| names::SECRETS_DIR.into()),
+            server_tls: self.server_tls,
+            declared: self.declared,
             supervisor_socket,
             postgres_socket_dir: self.postgres_socket_dir.or(sockets).unwrap_or_else(default_sockets),
             volume: self.volume.or_else(|| data_dir.parent().map(Path::to_owned)).unwrap_or_default(),

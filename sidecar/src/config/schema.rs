@@ -135,7 +135,17 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ),
     (
         "matriarch",
-        &["service", "slice", "pods_service", "secrets_dir", "supervisor_socket", "postgres_socket_dir", "volume"],
+        &[
+            "service",
+            "slice",
+            "pods_service",
+            "secrets_dir",
+            "server_tls",
+            "declared",
+            "supervisor_socket",
+            "postgres_socket_dir",
+            "volume",
+        ],
     ),
 ];
 

@@ -29,7 +29,7 @@ impl Postgres {
     /// Writes and reloads if anything differs; done when a session sees it, and PostgreSQL's other processes got their signal
     /// before.
     async fn configure(&self, config: &ServerConfig) -> Result<(), Error> {
-        let client = match self.kept.client(&self.reach()).await {
+        let client = match self.kept.client(self).await {
             Ok(client) => client,
             Err(error @ local::Error::Starting(_)) => return self.redirect(config, error).await,
             Err(error) => return Err(error.into()),
@@ -95,7 +95,7 @@ impl Postgres {
     }
 
     pub(super) async fn checkpoint(&self) -> Result<(), Error> {
-        let client = local::connect(&self.reach(), &self.config().postgres.database, local::LONG).await?;
+        let client = self.login(&self.config().postgres.database, local::LONG).await?;
         client.batch_execute("CHECKPOINT").await?;
         Ok(())
     }

@@ -393,7 +393,7 @@ host {database} {rewind} all {password}
     out
 }
 
-fn hba_quote(name: &str) -> String {
+pub(super) fn hba_quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 

@@ -69,7 +69,7 @@ impl Postgres {
                 }
             }
         }
-        let client = local::connect(&self.reach(), &self.reach().postgres.database, local::SHORT).await?;
+        let client = self.login(&self.config().postgres.database, local::SHORT).await?;
         self.drop_unproven(&client).await
     }
 
@@ -84,7 +84,7 @@ impl Postgres {
             None => None,
         };
         let Some(physical) = physical else { return Ok(Some(marked)) };
-        let client = local::connect(&self.reach(), &self.reach().postgres.database, local::SHORT).await?;
+        let client = self.login(&self.config().postgres.database, local::SHORT).await?;
         let ours = client
             .query(
                 "SELECT slot_name::text, catalog_xmin::text FROM pg_catalog.pg_replication_slots

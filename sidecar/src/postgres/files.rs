@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures::future::try_join_all;
 use matriarch_ha::effect::ServerConfig;
@@ -11,8 +11,12 @@ use matriarch_ha::event::Pending;
 
 use super::inherited::{self, Inherited};
 use super::{Error, Postgres, conf, tool};
-use crate::config::User;
+use crate::config::{Config, User};
 use crate::supervisor::{CallError, Supervisor};
+use crate::tls;
+
+/// In PostgreSQL's folder.
+const TLS_NAMES: [&str; 3] = ["tls.crt", "tls.key", "ca.crt"];
 
 /// What was written last, by path; forgotten when something else may have changed the files.
 #[derive(Default)]
@@ -26,6 +30,8 @@ pub struct Files {
     inherited: Mutex<Option<Inherited>>,
     /// What was written otherwise than it is configured, so that primary and standbys fit together.
     overridden: Mutex<BTreeMap<String, Pending>>,
+    /// One writer at a time.
+    writing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Files {
@@ -33,6 +39,11 @@ impl Files {
     pub fn forget(&self) {
         self.written().clear();
         *self.inherited.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Who has it writes the files, and nobody else.
+    pub fn lock(&self) -> Arc<tokio::sync::Mutex<()>> {
+        self.writing.clone()
     }
 
     /// What the files were made from last.
@@ -72,17 +83,45 @@ impl Files {
     }
 }
 
-/// The certificate, its key and the authority, if all can be read.
-fn tls_files(config: &crate::config::RestApi) -> Option<[(&'static str, String); 3]> {
+/// The certificate, its key and the authority, if all can be read and belong together. A kubelet swaps them under us: what was read
+/// half before and half after is found out, and read again at the next change.
+fn tls_files(config: &Config) -> Option<[String; 3]> {
     let read = |path: &Path| std::fs::read_to_string(path).ok().filter(|text| !text.trim().is_empty());
-    let certificate = config.certfile.as_deref()?;
-    let key = config.keyfile.as_deref().unwrap_or(certificate);
-    Some([("tls.crt", read(certificate)?), ("tls.key", read(key)?), ("ca.crt", read(config.cafile.as_deref()?)?)])
+    let own = config.matriarch.server_tls.as_ref();
+    let (certificate, key) = if let Some(folder) = own {
+        (folder.join("tls.crt"), folder.join("tls.key"))
+    } else {
+        let certificate = config.restapi.certfile.clone()?;
+        let key = config.restapi.keyfile.clone().unwrap_or_else(|| certificate.clone());
+        (certificate, key)
+    };
+    let authority = own.and_then(|folder| read(&folder.join("ca.crt")));
+    let authority = authority.or_else(|| read(config.restapi.cafile.as_deref()?))?;
+    let all = [read(&certificate)?, read(&key)?, authority];
+    match tls::usable(&all[0], &all[1], &all[2]) {
+        Ok(()) => Some(all),
+        Err(error) => {
+            tracing::warn!(tls.cert = %certificate.display(), "PostgreSQL keeps the certificate that it has: {error}");
+            None
+        }
+    }
+}
+
+/// What PostgreSQL serves TLS with.
+#[derive(PartialEq, Eq)]
+enum Certificates {
+    /// Nothing.
+    None,
+    /// What lies beside its data since before.
+    Old,
+    /// Certificate, key and authority.
+    New([String; 3]),
 }
 
 impl Postgres {
     /// Writes all files of the server; tells whether any of them changed.
     pub(super) async fn write_files(&self, config: &ServerConfig, standby: bool) -> Result<bool, Error> {
+        let _lock = self.files.lock().lock_owned().await;
         self.files.configured(config, standby);
         let bootstrap = self.bootstrap_marker().await?;
         let keeps =
@@ -103,11 +142,7 @@ impl Postgres {
             }
         }
         self.override_with(conf::overridden(&wanted, &config.parameters), standby);
-        // Outside of the operator's pods the REST API's certificates are not PostgreSQL's.
-        let tls = match tls_files(&self.config().restapi).filter(|_| !self.config().own_supervisor) {
-            Some(files) if self.speaks_tls().await? => Some(files),
-            _ => None,
-        };
+        let tls = self.server_certificates().await?;
         let inherited = self.inherited().await?;
         if config.pg_hba.is_empty() {
             config.pg_hba.clone_from(&inherited.rules);
@@ -129,7 +164,7 @@ impl Postgres {
             &config,
             conf::Given {
                 replication: &replication,
-                tls: tls.is_some(),
+                tls: tls != Certificates::None,
                 major: self.supervisor.major_version(),
                 base: inherited.base,
             },
@@ -140,8 +175,10 @@ impl Postgres {
             self.put(self.place.hba(), hba, 0o600),
             self.put(self.place.ident(), conf::pg_ident_conf(&config), 0o600),
         ];
-        for (name, content) in tls.into_iter().flatten() {
-            first.push(self.put(self.place.tls(name), content, 0o600));
+        if let Certificates::New(all) = tls {
+            for (name, content) in TLS_NAMES.into_iter().zip(all) {
+                first.push(self.put(self.place.tls(name), content, 0o600));
+            }
         }
         let mut changed = try_join_all(first).await?.contains(&true);
         changed |= self.write_passfile().await?;
@@ -178,6 +215,20 @@ impl Postgres {
             }
         }
         *former = overridden;
+    }
+
+    /// What PostgreSQL serves TLS with. Certificates that cannot be used change nothing of what it has.
+    async fn server_certificates(&self) -> Result<Certificates, Error> {
+        let config = self.config();
+        // Outside of the operator's pods the REST API's certificates are not PostgreSQL's.
+        if config.own_supervisor && config.matriarch.server_tls.is_none() || !self.speaks_tls().await? {
+            return Ok(Certificates::None);
+        }
+        if let Some(all) = tls_files(&config) {
+            return Ok(Certificates::New(all));
+        }
+        let has = self.supervisor.read(self.place.tls(TLS_NAMES[0])).await?.is_some();
+        Ok(if has { Certificates::Old } else { Certificates::None })
     }
 
     /// Some builds of PostgreSQL have no TLS, and refuse to start when told to use it.

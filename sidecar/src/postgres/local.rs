@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 
-use crate::config::{Config, SecretError, User};
+use crate::config::{Config, Credentials, SecretError, User};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -66,15 +66,22 @@ pub const SHORT: &str = "-c synchronous_commit=local -c statement_timeout=10000 
                          -c idle_in_transaction_session_timeout=10000";
 /// For what may take long.
 pub const LONG: &str = "-c synchronous_commit=local -c statement_timeout=0 -c lock_timeout=30000";
+/// The same for statements that have something secret in them: they do not get into the server's log.
+pub const QUIET: &str = "-c synchronous_commit=local -c statement_timeout=0 -c lock_timeout=30000 -c log_statement=none \
+                         -c log_min_duration_statement=-1 -c log_duration=off -c log_min_error_statement=panic";
 
 /// Connects to `dbname`. The connection ends when the client is dropped.
 pub async fn connect(config: &Config, dbname: &str, options: &str) -> Result<Client, Error> {
-    let superuser = config.credentials(User::Superuser)?;
+    connect_as(config, &config.credentials(User::Superuser)?, dbname, options).await
+}
+
+/// The same with this name and password.
+pub async fn connect_as(config: &Config, who: &Credentials, dbname: &str, options: &str) -> Result<Client, Error> {
     let (client, connection) = tokio_postgres::Config::new()
         .host_path(&config.matriarch.postgres_socket_dir)
         .port(config.postgres.port)
-        .user(superuser.username)
-        .password(superuser.password)
+        .user(&who.username)
+        .password(&who.password)
         .dbname(dbname)
         .application_name("matriarch")
         .options(options)

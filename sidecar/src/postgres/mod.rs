@@ -9,13 +9,17 @@ mod copied_slots;
 pub mod files;
 mod inherited;
 pub mod local;
+mod login;
 pub mod parameters;
+mod passwords;
 pub mod query;
 pub mod remote;
 pub mod settings;
 mod slots;
+pub mod sql;
 pub mod tasks;
 pub mod units;
+pub mod verifier;
 mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -86,6 +90,7 @@ pub struct Postgres {
     supervisor: Supervisor,
     place: conf::Place,
     kept: query::Kept,
+    logins: login::Logins,
     files: files::Files,
     parameters: parameters::Checked,
     settings: Mutex<Arc<Settings>>,
@@ -111,6 +116,7 @@ impl Postgres {
             config: RwLock::new(config),
             supervisor,
             kept: query::Kept::default(),
+            logins: login::Logins::default(),
             files: files::Files::default(),
             parameters: parameters::Checked::default(),
             floor: Mutex::default(),
@@ -123,7 +129,7 @@ impl Postgres {
     }
 
     /// Our own configuration as it was read last.
-    fn config(&self) -> Arc<Config> {
+    pub(crate) fn config(&self) -> Arc<Config> {
         self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -189,7 +195,7 @@ impl Postgres {
 
     /// The server's state. Asks the socket only, so a stopped server answers at once that it does not.
     pub async fn query(&self, limit: Duration) -> Result<ServerStatus, QueryError> {
-        let (mut status, listens) = self.kept.status(&self.reach(), limit).await?;
+        let (mut status, listens) = self.kept.status(self, limit).await?;
         for (name, pending) in self.files.overridden().into_iter().chain(listens.pending(&self.config())) {
             status.pending_restart.entry(name).or_insert(pending);
         }
@@ -198,7 +204,7 @@ impl Postgres {
 
     /// The history of a timeline that this server made.
     pub async fn history(&self, timeline: Timeline) -> Result<Vec<Line>, Error> {
-        Ok(self.kept.history(&self.reach(), timeline).await?)
+        Ok(self.kept.history(self, timeline).await?)
     }
 
     /// What is in the data directory.

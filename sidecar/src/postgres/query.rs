@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tokio_postgres::{Client, Row, Statement};
 
 use super::local::{self, Error};
-use super::units;
+use super::{Postgres, units};
 use crate::config::Config;
 
 /// `pg_is_in_recovery` is read once (a subquery with a volatile function is not flattened), so that a promotion in between
@@ -97,9 +97,13 @@ struct Held {
 
 impl Kept {
     /// The server's state, within `limit`.
-    pub async fn status(&self, config: &Config, limit: Duration) -> Result<(ServerStatus, Listens), QueryError> {
+    pub(super) async fn status(
+        &self,
+        postgres: &Postgres,
+        limit: Duration,
+    ) -> Result<(ServerStatus, Listens), QueryError> {
         let answer = tokio::time::timeout(limit, async {
-            let held = self.held(config).await?;
+            let held = self.held(postgres).await?;
             let row = held.client.query_one(&held.status, &[]).await?;
             read(&row)
         })
@@ -115,8 +119,8 @@ impl Kept {
     }
 
     /// The kept connection, opened if there is none: no password has to be checked when every millisecond counts.
-    pub async fn client(&self, config: &Config) -> Result<KeptClient, Error> {
-        self.held(config).await.map(KeptClient)
+    pub(super) async fn client(&self, postgres: &Postgres) -> Result<KeptClient, Error> {
+        self.held(postgres).await.map(KeptClient)
     }
 
     /// Forgets the connection: the server has ended, or is about to.
@@ -128,12 +132,12 @@ impl Kept {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn held(&self, config: &Config) -> Result<Arc<Held>, Error> {
+    async fn held(&self, postgres: &Postgres) -> Result<Arc<Held>, Error> {
         let kept = self.slot().clone().filter(|held| !held.client.is_closed());
         if let Some(held) = kept {
             return Ok(held);
         }
-        let client = local::connect(config, &config.postgres.database, local::SHORT).await?;
+        let client = postgres.login(&postgres.config().postgres.database, local::SHORT).await?;
         let status = client.prepare(STATUS).await?;
         let held = Arc::new(Held { client, status });
         *self.slot() = Some(held.clone());
@@ -143,9 +147,9 @@ impl Kept {
 
 impl Kept {
     /// The history file of a timeline, its last line with the file's time.
-    pub async fn history(&self, config: &Config, timeline: Timeline) -> Result<Vec<Line>, Error> {
+    pub(super) async fn history(&self, postgres: &Postgres, timeline: Timeline) -> Result<Vec<Line>, Error> {
         let path = format!("pg_wal/{:08X}.history", timeline.0);
-        let client = self.client(config).await?;
+        let client = self.client(postgres).await?;
         let row = client
             .query_one(
                 "SELECT pg_catalog.pg_read_file($1),

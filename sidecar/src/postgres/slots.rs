@@ -136,9 +136,7 @@ impl Connections<'_> {
     async fn of(&mut self, database: &str) -> Result<&Client, Error> {
         match self.open.entry(database.to_owned()) {
             Entry::Occupied(open) => Ok(open.into_mut()),
-            Entry::Vacant(none) => {
-                Ok(none.insert(local::connect(&self.postgres.reach(), database, local::SHORT).await?))
-            }
+            Entry::Vacant(none) => Ok(none.insert(self.postgres.login(database, local::SHORT).await?)),
         }
     }
 

@@ -81,6 +81,7 @@ impl Core {
             Event::TaskDone { id, result } => self.task_done(boot, id, result),
             Event::History { id, result } => self.history_read(now, id, result, effects),
             Event::Parameters { invalid } => self.invalid_parameters = invalid,
+            Event::Declared(report) => self.declared = report,
             Event::Local(local) => self.configured_anew(*local),
             Event::Cached(document) => self.config_cached(*document),
             Event::Peer { id, member, result } => self.peer_answered(boot, id, member, result, effects),

@@ -29,7 +29,7 @@ use crate::config::{Dynamic, effective, sound};
 use crate::decide::{Job, Rule, decide};
 use crate::effect::{Effect, ServerConfig, StoreCall};
 use crate::election::Round;
-use crate::event::{Event, Kind, Now, PeerAnswer};
+use crate::event::{Declared, Event, Kind, Now, PeerAnswer};
 use crate::history::History;
 use crate::lease::{Holder, Lease, Me};
 use crate::member::Member;
@@ -268,6 +268,7 @@ pub struct Core {
     view: View,
     verdict: Option<(Rule, String)>,
     invalid_parameters: BTreeMap<String, String>,
+    declared: Option<Declared>,
 }
 
 impl Core {
@@ -360,6 +361,7 @@ impl Core {
             view: View::default(),
             verdict: None,
             invalid_parameters: BTreeMap::new(),
+            declared: None,
         }
     }
 

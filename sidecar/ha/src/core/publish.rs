@@ -118,6 +118,7 @@ impl Core {
             tags: self.id.tags.published.clone(),
             invalid_parameters: self.unusable_parameters(),
             config_problems: self.config_problems.clone(),
+            declared: self.declared.clone(),
             standbys: self.server.status.as_ref().map(|s| s.standbys.clone()).unwrap_or_default(),
             timeline: self.server.status.as_ref().map(|s| s.timeline).unwrap_or_default(),
         }

@@ -5,6 +5,7 @@ use matriarch_supervisor::protocol::FileOp;
 use postgres_protocol::password::scram_sha_256;
 use tokio_postgres::Client;
 
+use super::super::sql::{identifier, literal};
 use super::super::{Error, Postgres, local, tool};
 use crate::config::{Credentials, SecretError, User};
 
@@ -66,7 +67,7 @@ impl Postgres {
 
     /// Every statement can be repeated. Nothing waits for standbys that cannot be there yet (`synchronous_commit=local`).
     pub(super) async fn post_bootstrap(&self) -> Result<(), Error> {
-        let client = local::connect(&self.reach(), &self.config().postgres.database, local::LONG).await?;
+        let client = self.login(&self.config().postgres.database, local::QUIET).await?;
         if self.bootstrap_marker().await?.is_some() {
             // A backup brought the password of its time.
             role(&client, &self.config().credentials(User::Superuser)?, "SUPERUSER LOGIN").await?;
@@ -116,14 +117,4 @@ async fn database(client: &Client, name: &str, owner: &str) -> Result<(), Error>
         client.batch_execute(&format!("CREATE DATABASE {} OWNER {}", identifier(name), identifier(owner))).await?;
     }
     Ok(())
-}
-
-/// An SQL identifier.
-fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// An SQL literal; `standard_conforming_strings` is on.
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }

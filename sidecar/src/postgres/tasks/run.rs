@@ -127,7 +127,7 @@ impl Postgres {
                 None => true,
             };
             if ready {
-                match local::connect(&self.reach(), &self.config().postgres.database, local::SHORT).await {
+                match self.login(&self.config().postgres.database, local::SHORT).await {
                     Ok(client) => return Ok(client),
                     Err(error @ (local::Error::Password(_) | local::Error::Secret(_))) => return Err(error.into()),
                     Err(error) => tracing::debug!("not yet: {error}"),
@@ -197,7 +197,7 @@ impl Postgres {
     /// each ends where it begins.
     pub(super) async fn promote(&self, from: Timeline, to: Timeline) -> Result<(), Error> {
         const RECOVERING: &str = "SELECT pg_catalog.pg_is_in_recovery()";
-        let mut client = self.kept.client(&self.reach()).await?;
+        let mut client = self.kept.client(self).await?;
         if !client.query_one(RECOVERING, &[]).await?.try_get::<_, bool>(0)? {
             return Ok(());
         }
@@ -217,7 +217,7 @@ impl Postgres {
                     self.running().await?;
                     self.accepting(None).await?;
                     self.forget_connection();
-                    client = self.kept.client(&self.reach()).await?;
+                    client = self.kept.client(self).await?;
                     statement = client.prepare(RECOVERING).await?;
                 }
             }
