@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::restapi::Login;
+use super::restapi::{Login, Password};
 use super::value;
 
 /// Section `ctl`.
@@ -22,4 +22,6 @@ pub struct Ctl {
     pub certfile: Option<PathBuf>,
     /// Its key; none: in `certfile`.
     pub keyfile: Option<PathBuf>,
+    /// The password of an encrypted key.
+    pub keyfile_password: Option<Password>,
 }

@@ -34,7 +34,7 @@ pub use error::Error;
 pub use kubernetes::{Kubernetes, Port};
 pub use matriarch::Matriarch;
 pub use postgresql::Postgres;
-pub use restapi::{RestApi, VerifyClient};
+pub use restapi::{Password, RestApi, VerifyClient};
 pub use secrets::{Credentials, SecretError, User};
 pub use value::HostPort;
 

@@ -22,6 +22,10 @@ pub struct RestApi {
     pub certfile: Option<PathBuf>,
     /// Its key; none: in `certfile`.
     pub keyfile: Option<PathBuf>,
+    /// The password of an encrypted key.
+    pub keyfile_password: Option<Password>,
+    /// OpenSSL's names of the cipher suites of TLS 1.2 that are offered; none: all that are safe.
+    pub ciphers: Option<String>,
     /// Who signs peers and clients.
     pub cafile: Option<PathBuf>,
     /// Whether clients show a certificate.
@@ -51,6 +55,8 @@ impl Default for RestApi {
             connect_address: None,
             certfile: None,
             keyfile: None,
+            keyfile_password: None,
+            ciphers: None,
             cafile: None,
             verify_client: VerifyClient::None,
             authentication: None,
@@ -60,6 +66,17 @@ impl Default for RestApi {
             tls_headers: BTreeMap::new(),
             server_tokens: "original".to_owned(),
         }
+    }
+}
+
+/// A password, which no log shows.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Password(#[serde(deserialize_with = "plain")] pub String);
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("…")
     }
 }
 

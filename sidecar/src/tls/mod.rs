@@ -1,5 +1,8 @@
 //! TLS of the REST API, both sides: certificate, key and CA read from files, and read again when they change.
 
+mod ciphers;
+mod key;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -13,7 +16,7 @@ use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientV
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
 use crate::config::ctl::Ctl;
-use crate::config::{RestApi, VerifyClient};
+use crate::config::{Password, RestApi, VerifyClient};
 
 /// How often the files are looked at: renewed certificates are valid for long before the old ones end, so this only has to be
 /// short for people who watch.
@@ -35,6 +38,26 @@ pub enum Error {
     /// The file has no certificate in it.
     #[error("{} holds no certificate", .0.display())]
     NoCertificate(PathBuf),
+    /// The key needs a password.
+    #[error("the key in {} is encrypted: write restapi.keyfile_password (ctl.keyfile_password for a key of section ctl)", .0.display())]
+    Encrypted(PathBuf),
+    /// The key is encrypted as OpenSSL did it before PKCS#8.
+    #[error(
+        "the key in {} is encrypted in a form that is not safe any more: write it anew with `openssl pkcs8 -topk8 -v2 aes256`",
+        .0.display()
+    )]
+    OldEncryption(PathBuf),
+    /// Another password, or a form of encryption that is not known.
+    #[error("the key in {} cannot be decrypted with keyfile_password: {why}", path.display())]
+    Decrypt {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// `ciphers` leaves nothing.
+    #[error("{0}")]
+    Ciphers(String),
     /// rustls does not like what it was given, e.g. a key that does not belong to the certificate.
     #[error("certificate, key and CA cannot be used: {0}")]
     Config(#[from] rustls::Error),
@@ -50,6 +73,10 @@ pub struct Files {
     pub cert: PathBuf,
     /// Its key.
     pub key: PathBuf,
+    /// The password of the key.
+    pub key_password: Option<Password>,
+    /// OpenSSL's names of the cipher suites of TLS 1.2 that are offered; none: all.
+    pub ciphers: Option<String>,
     /// The CA that signs clients; none: nobody is asked for a certificate.
     pub ca: Option<PathBuf>,
     /// Whether clients are asked for a certificate.
@@ -58,6 +85,8 @@ pub struct Files {
     pub servers: Option<PathBuf>,
     /// Certificate and key that we show to them.
     pub client: (PathBuf, PathBuf),
+    /// The password of that key.
+    pub client_password: Option<Password>,
 }
 
 impl Files {
@@ -66,7 +95,17 @@ impl Files {
     pub fn in_folder(folder: &Path) -> Self {
         let (cert, key, ca) = (folder.join("tls.crt"), folder.join("tls.key"), folder.join("ca.crt"));
         let client = (cert.clone(), key.clone());
-        Self { cert, key, ca: Some(ca.clone()), clients: VerifyClient::Optional, servers: Some(ca), client }
+        Self {
+            cert,
+            key,
+            key_password: None,
+            ciphers: None,
+            ca: Some(ca.clone()),
+            clients: VerifyClient::Optional,
+            servers: Some(ca),
+            client,
+            client_password: None,
+        }
     }
 
     /// Of sections `restapi` and `ctl`; none: no certificate is configured, and the API is plain HTTP.
@@ -76,11 +115,25 @@ impl Files {
         let key = restapi.keyfile.clone().unwrap_or_else(|| cert.clone());
         let ca = restapi.cafile.clone();
         let servers = if ctl.insecure { None } else { ctl.cacert.clone().or_else(|| ca.clone()) };
-        let client = match &ctl.certfile {
-            Some(cert) => (cert.clone(), ctl.keyfile.clone().unwrap_or_else(|| cert.clone())),
-            None => (cert.clone(), key.clone()),
+        let key_password = restapi.keyfile_password.clone();
+        let (client, client_password) = match &ctl.certfile {
+            Some(cert) => {
+                let key = ctl.keyfile.clone().unwrap_or_else(|| cert.clone());
+                ((cert.clone(), key), ctl.keyfile_password.clone())
+            }
+            None => ((cert.clone(), key.clone()), key_password.clone()),
         };
-        Some(Self { cert, key, ca, clients: restapi.verify_client, servers, client })
+        Some(Self {
+            cert,
+            key,
+            key_password,
+            ciphers: restapi.ciphers.clone(),
+            ca,
+            clients: restapi.verify_client,
+            servers,
+            client,
+            client_password,
+        })
     }
 
     /// Changes when one of the files does.
@@ -184,10 +237,15 @@ fn read(files: &Files, provider: &Arc<CryptoProvider>) -> Result<Pair, Error> {
             }
         }
     };
-    let mut server = ServerConfig::builder_with_provider(provider.clone())
+    let mut offered = CryptoProvider::clone(provider);
+    if let Some(ciphers) = &files.ciphers {
+        ciphers::restrict(&mut offered, ciphers).map_err(Error::Ciphers)?;
+    }
+    let server_key = key::read(&files.key, files.key_password.as_ref())?;
+    let mut server = ServerConfig::builder_with_provider(Arc::new(offered))
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(certificates("certificate", &files.cert)?, key(&files.key)?)?;
+        .with_single_cert(certificates("certificate", &files.cert)?, server_key)?;
     // A handshake costs less than a millisecond here; a cache of sessions would cost memory all the time.
     server.session_storage = Arc::new(NoServerSessionStorage {});
     server.send_tls13_tickets = 0;
@@ -198,7 +256,8 @@ fn read(files: &Files, provider: &Arc<CryptoProvider>) -> Result<Pair, Error> {
         None => client.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider.clone()))),
     };
     let (cert, client_key) = &files.client;
-    let mut client = client.with_client_auth_cert(certificates("certificate", cert)?, key(client_key)?)?;
+    let client_key = key::read(client_key, files.client_password.as_ref())?;
+    let mut client = client.with_client_auth_cert(certificates("certificate", cert)?, client_key)?;
     client.resumption = Resumption::disabled();
     Ok(Pair { server: Arc::new(server), client: Arc::new(client) })
 }
@@ -218,10 +277,6 @@ pub fn usable(cert: &str, key: &str, ca: &str) -> Result<(), Error> {
         .with_no_client_auth()
         .with_single_cert(chain("certificate", cert)?, key)?;
     Ok(())
-}
-
-fn key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
-    PrivateKeyDer::from_pem_file(path).map_err(|source| Error::Read { what: "key", path: path.to_owned(), source })
 }
 
 fn roots(ca: &Path) -> Result<Arc<RootCertStore>, Error> {
