@@ -7,6 +7,7 @@ pub mod demo;
 pub mod deps;
 pub mod host;
 pub mod images;
+pub mod packaging;
 pub mod scenarios;
 pub mod wait;
 pub mod workload;

@@ -10,7 +10,7 @@ use matriarch_e2e::cluster::{self, Cluster, Layout, Options};
 use matriarch_e2e::deps::{self, cache::Cache};
 use matriarch_e2e::host::progress::step;
 use matriarch_e2e::images::own::Profile;
-use matriarch_e2e::{demo, scenarios};
+use matriarch_e2e::{demo, packaging, scenarios};
 
 /// A real Kubernetes on this machine, for tests of Matriarch. Run as root.
 #[derive(Parser)]
@@ -34,6 +34,8 @@ enum Command {
     },
     /// Run the scenarios: faults on a real cluster, each with clients that write and a checker.
     Test(Test),
+    /// Install, upgrade and uninstall by Helm, run the quick start, put two operators side by side: on a real cluster.
+    Packaging(Packaging),
     /// Run the scenarios of members outside of pods: real agents, supervisors, PostgreSQL and API server, no kubelets.
     Bare(Bare),
     /// The same from inside of its sandbox.
@@ -73,6 +75,22 @@ struct Test {
     #[arg(long)]
     keep: bool,
     /// Unoptimized binaries: quicker to build, not for measurements.
+    #[arg(long)]
+    dev: bool,
+}
+
+#[derive(clap::Args)]
+struct Packaging {
+    /// The cluster: one that is up, or else a new one, which is removed afterwards.
+    #[arg(long, default_value = "packaging")]
+    name: String,
+    /// The major version of PostgreSQL: 15, 16 or 18.
+    #[arg(long, default_value = "15", env = "MATRIARCH_POSTGRES")]
+    postgres: String,
+    /// Leave everything up for a look.
+    #[arg(long)]
+    keep: bool,
+    /// Unoptimized binaries: quicker to build.
     #[arg(long)]
     dev: bool,
 }
@@ -178,6 +196,7 @@ fn execute(cli: Cli) -> Result<()> {
             runtime.block_on(demo::demo(Options { name, ..Options::default() }, &postgres))
         }
         Command::Test(test) => runtime.block_on(run_scenarios(test)),
+        Command::Packaging(packaging) => runtime.block_on(run_packaging(packaging)),
         Command::Bare(bare) => run_bare(bare),
         Command::Programs { postgres } => {
             println!("{}", matriarch_e2e::bare::programs(&postgres)?.display());
@@ -235,6 +254,16 @@ async fn run_scenarios(test: Test) -> Result<()> {
         bail!("not all scenarios passed");
     }
     Ok(())
+}
+
+async fn run_packaging(with: Packaging) -> Result<()> {
+    let options = packaging::Options {
+        cluster: Options { name: with.name, ..Options::default() },
+        major: with.postgres,
+        profile: if with.dev { Profile::Dev } else { Profile::Release },
+        keep: with.keep,
+    };
+    packaging::test(&options).await
 }
 
 async fn run(command: ClusterCommand) -> Result<()> {

@@ -28,6 +28,8 @@ use crate::{apply, events, watch};
 const LOOK_AGAIN: Duration = Duration::from_mins(10);
 /// The same, while something that no watch shows is waited for.
 const WAITING: Duration = Duration::from_secs(5);
+/// The same, while a kind that the spec asks for is not known: no watch shows its definition.
+const DEFINITION_MISSING: Duration = Duration::from_mins(1);
 /// After an error, and after somebody else's write came first.
 const AFTER_ERROR: Duration = Duration::from_secs(10);
 const AFTER_CONFLICT: Duration = Duration::from_millis(500);
@@ -193,7 +195,12 @@ async fn reconcile(cluster: Arc<PostgresCluster>, context: Arc<Context>) -> Resu
     result?;
     context.metrics.reconciled("done");
     let waiting = matches!(plan.step, Step::Wait { .. }) || seen.user_secrets.iter().any(|s| s.lacks.is_some());
-    Ok(Action::requeue(if waiting { WAITING } else { LOOK_AGAIN }))
+    let missing = seen.cluster.spec.monitoring.pod_monitor && !seen.knows_pod_monitors;
+    Ok(Action::requeue(match (waiting, missing) {
+        (true, _) => WAITING,
+        (_, true) => DEFINITION_MISSING,
+        _ => LOOK_AGAIN,
+    }))
 }
 
 /// Status and events.

@@ -26,7 +26,7 @@ pub fn events(old: Option<&PostgresClusterStatus>, new: &PostgresClusterStatus, 
         }
         _ => {}
     }
-    for type_ in ["Ready", "ConfigurationApplied", "Reconciled"] {
+    for type_ in ["Ready", "ConfigurationApplied", "MonitoringApplied", "Reconciled"] {
         let was = old.and_then(|o| find(o, type_));
         let Some(is) = find(new, type_) else { continue };
         let was_bad = was.is_some_and(|c| c.status == "False" && !passing(&c.reason));

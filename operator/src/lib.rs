@@ -14,6 +14,7 @@ pub mod member;
 pub mod metrics;
 pub mod next_step;
 pub mod observe;
+pub mod optional;
 pub mod plan;
 pub mod status;
 pub mod tls;

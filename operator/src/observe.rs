@@ -73,6 +73,8 @@ pub struct Seen {
     pub members: Vec<Member>,
     /// The Secrets that the spec names.
     pub user_secrets: Vec<UserSecret>,
+    /// Whether the cluster has the kind PodMonitor.
+    pub knows_pod_monitors: bool,
     /// Fresh random passwords, used if a Secret is missing.
     pub passwords: [String; 4],
 }
@@ -167,6 +169,7 @@ pub async fn observe(
         objects,
         members,
         user_secrets: user_secrets(client, &namespace, cluster).await?,
+        knows_pod_monitors: stores.knows_pod_monitors(),
         passwords: std::array::from_fn(|_| Alphanumeric.sample_string(&mut rand::rng(), 32)),
     })
 }

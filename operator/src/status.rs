@@ -65,6 +65,7 @@ pub fn status(seen: &Seen, step: &Step, outcome: &Outcome) -> PostgresClusterSta
             Outcome::Failed { category, message } => condition("Reconciled", false, category, message),
         },
     ];
+    status.conditions.extend(crate::plan::monitoring::condition(seen));
     for c in &mut status.conditions {
         c.observed_generation = seen.cluster.metadata.generation;
         let before = old.conditions.iter().find(|o| o.type_ == c.type_ && o.status == c.status);

@@ -13,31 +13,41 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 use matriarch_crds::PostgresCluster;
 use matriarch_crds::names::{APPLICATION, APPLICATION_LABEL, SCOPE_LABEL};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::warn;
 
 use crate::kinds::Kind;
 use crate::observe::cluster_ref;
+use crate::optional;
 
 /// Annotations that change while nothing happens.
 const HEARTBEAT: [&str; 5] = ["renewTime", "optime", "slots", "retain_slots", "failsafe"];
 
 /// One cache a kind.
 #[derive(Clone)]
-pub struct Stores(BTreeMap<Kind, Store<DynamicObject>>);
+pub struct Stores {
+    by_kind: BTreeMap<Kind, Store<DynamicObject>>,
+    knows_pod_monitors: watch::Receiver<bool>,
+}
 
 impl Stores {
     /// All caches.
     pub fn iter(&self) -> impl Iterator<Item = (Kind, &Store<DynamicObject>)> {
-        self.0.iter().map(|(kind, store)| (*kind, store))
+        self.by_kind.iter().map(|(kind, store)| (*kind, store))
     }
 
     /// Returns when every cache has had its first list.
     pub async fn ready(&self) {
-        for store in self.0.values() {
+        for (_, store) in self.by_kind.iter().filter(|(kind, _)| !kind.is_optional()) {
             // An error means that the watch task is gone: `start`'s tasks are watched elsewhere.
             drop(store.wait_until_ready().await);
         }
+    }
+
+    /// Whether the cluster has the kind PodMonitor.
+    pub fn knows_pod_monitors(&self) -> bool {
+        *self.knows_pod_monitors.borrow()
     }
 }
 
@@ -48,36 +58,62 @@ pub fn start(
 ) -> (Stores, mpsc::Receiver<ObjectRef<PostgresCluster>>, JoinSet<Kind>) {
     let (wake, woken) = mpsc::channel(256);
     let mut tasks = JoinSet::new();
-    let mut stores = BTreeMap::new();
+    let mut by_kind = BTreeMap::new();
+    let (known, knows_pod_monitors) = watch::channel(false);
     for kind in Kind::ALL {
         let resource = kind.resource();
         let api: Api<DynamicObject> = match namespace {
             Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
             None => Api::all_with(client.clone(), &resource),
         };
-        let writer = reflector::store::Writer::new(resource);
-        stores.insert(kind, writer.as_reader());
-        tasks.spawn(run(kind, api, writer, wake.clone()));
+        let mut writer = reflector::store::Writer::new(resource.clone());
+        by_kind.insert(kind, writer.as_reader());
+        if kind.is_optional() {
+            let (client, known, wake) = (client.clone(), known.clone(), wake.clone());
+            tasks.spawn(async move {
+                loop {
+                    optional::appears(&client, &resource).await;
+                    known.send_replace(true);
+                    run(kind, &api, &mut writer, &wake).await;
+                    known.send_replace(false);
+                }
+            });
+        } else {
+            let wake = wake.clone();
+            tasks.spawn(async move {
+                run(kind, &api, &mut writer, &wake).await;
+                kind
+            });
+        }
     }
-    (Stores(stores), woken, tasks)
+    (Stores { by_kind, knows_pod_monitors }, woken, tasks)
 }
 
+/// Watches for ever; an optional kind, until the cluster knows it no longer.
 async fn run(
     kind: Kind,
-    api: Api<DynamicObject>,
-    writer: reflector::store::Writer<DynamicObject>,
-    mut wake: mpsc::Sender<ObjectRef<PostgresCluster>>,
-) -> Kind {
+    api: &Api<DynamicObject>,
+    writer: &mut reflector::store::Writer<DynamicObject>,
+    wake: &mpsc::Sender<ObjectRef<PostgresCluster>>,
+) {
+    let mut wake = wake.clone();
     let config = watcher::Config::default().labels(&format!("{APPLICATION_LABEL}={APPLICATION}"));
-    let stream =
-        watcher(api, config).modify(|object| object.managed_fields_mut().clear()).default_backoff().reflect(writer);
+    let stream = watcher(api.clone(), config).modify(|object| object.managed_fields_mut().clear()).default_backoff();
     let mut stream = std::pin::pin!(stream);
     let mut seen: HashMap<(String, String), u64> = HashMap::new();
     while let Some(event) = stream.next().await {
+        if let Ok(event) = &event {
+            writer.apply_watcher_event(event);
+        }
         let (object, gone) = match event {
             Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => (object, false),
             Ok(watcher::Event::Delete(object)) => (object, true),
             Ok(watcher::Event::Init | watcher::Event::InitDone) => continue,
+            Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
+                if kind.is_optional() && status.code == 404 =>
+            {
+                return;
+            }
             Err(error) => {
                 warn!(%error, object.kind = ?kind, "watch is broken, it is tried again");
                 continue;
@@ -95,7 +131,6 @@ async fn run(
             break;
         }
     }
-    kind
 }
 
 /// Of everything that the operator looks at.

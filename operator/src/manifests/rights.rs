@@ -104,6 +104,9 @@ pub fn rules() -> Value {
         rule("", &["pods"], &["get", "list", "watch", "patch", "delete"]),
         rule("", &["persistentvolumeclaims"], &["list", "watch", "patch"]),
         rule("policy", &["poddisruptionbudgets"], &own),
+        // delete: where the spec no longer asks for them.
+        rule("networking.k8s.io", &["networkpolicies"], &["get", "list", "watch", "create", "patch", "delete"]),
+        rule("monitoring.coreos.com", &["podmonitors"], &["get", "list", "watch", "create", "patch", "delete"]),
         rule("rbac.authorization.k8s.io", &["roles", "rolebindings"], &own),
         rule("events.k8s.io", &["events"], &["create", "patch"]),
     ])

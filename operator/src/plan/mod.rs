@@ -2,6 +2,8 @@
 
 pub mod diff;
 pub mod locks;
+pub mod monitoring;
+pub mod network_policy;
 pub mod pdb;
 pub mod rbac;
 pub mod secrets;
@@ -94,6 +96,7 @@ pub fn plan(seen: &Seen) -> Plan {
     for (kind, object) in applied(seen) {
         apply_if_different(seen, kind, object, &mut writes);
     }
+    writes.extend(monitoring::surplus(seen));
     writes.extend(statefulset::volumes(seen));
     // A Secret of the user's that is missing or unusable: nothing that runs is touched, nothing new is started.
     if seen.user_secrets.iter().all(|s| s.lacks.is_none()) {
@@ -108,6 +111,8 @@ fn applied(seen: &Seen) -> Vec<(Kind, Value)> {
     let mut all = vec![(Kind::ConfigMap, agent_config::object(seen))];
     all.extend(services::objects(seen).into_iter().map(|o| (Kind::Service, o)));
     all.extend(rbac::objects(seen));
+    all.extend(network_policy::object(seen).map(|o| (Kind::NetworkPolicy, o)));
+    all.extend(monitoring::object(seen).map(|o| (Kind::PodMonitor, o)));
     all.extend(pdb::object(seen).map(|o| (Kind::PodDisruptionBudget, o)));
     all
 }
@@ -175,6 +180,7 @@ pub fn example(spec: PostgresClusterSpec) -> Seen {
         objects: std::collections::BTreeMap::new(),
         members: Vec::new(),
         user_secrets: Vec::new(),
+        knows_pod_monitors: false,
         passwords: ["p1", "p2", "p3", "p4"].map(str::to_owned),
     }
 }

@@ -134,7 +134,8 @@ fn every_field_is_one_that_kubernetes_knows() {
                 Kind::RoleBinding => same::<k8s_openapi::api::rbac::v1::RoleBinding>(&object),
                 Kind::ServiceAccount => same::<k8s_openapi::api::core::v1::ServiceAccount>(&object),
                 Kind::PodDisruptionBudget => same::<k8s_openapi::api::policy::v1::PodDisruptionBudget>(&object),
-                Kind::Pod | Kind::PersistentVolumeClaim => panic!("not planned: {kind:?}"),
+                Kind::NetworkPolicy => same::<k8s_openapi::api::networking::v1::NetworkPolicy>(&object),
+                Kind::Pod | Kind::PodMonitor | Kind::PersistentVolumeClaim => panic!("not planned: {kind:?}"),
             }
         }
     }
