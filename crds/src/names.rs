@@ -44,6 +44,10 @@ pub const API_PORT: u16 = 8008;
 
 /// Where the data volume is mounted in the postgres container.
 pub const DATA_VOLUME: &str = "/var/lib/matriarch";
+/// Where the volume of the WAL is mounted in the postgres container, if it has one of its own.
+pub const WAL_VOLUME: &str = "/var/lib/matriarch-wal";
+/// `pg_wal` on that volume.
+pub const WAL_DIR: &str = "/var/lib/matriarch-wal/pg_wal";
 /// PGDATA, a subfolder of the volume.
 pub const DATA_DIR: &str = "/var/lib/matriarch/pgdata";
 /// Shared by agent and postgres container: the supervisor's socket.
@@ -56,10 +60,14 @@ pub const BIN_DIR: &str = "/opt/matriarch/bin";
 pub const POSTGRES_SOCKET_DIR: &str = "/var/run/postgresql";
 /// The agent's configuration (Patroni's YAML), from the ConfigMap [`ClusterNames::agent_config`].
 pub const AGENT_CONFIG: &str = "/etc/matriarch/agent/patroni.yml";
-/// Folder with one folder a Secret: `superuser`, `replication`, `rewind`, `app`, each with files `username`, `password`.
+/// Folder with one folder a Secret: `superuser`, `replication`, `rewind`, `app` (and `clone`, if the cluster begins as a copy), each with files `username`, `password`.
 pub const SECRETS_DIR: &str = "/etc/matriarch/secrets";
 /// Folder with `tls.crt`, `tls.key`, `ca.crt`.
 pub const TLS_DIR: &str = "/etc/matriarch/tls";
+/// Folder with `declared.json`: roles and databases as the spec declares them.
+pub const DECLARED_DIR: &str = "/etc/matriarch/declared";
+/// Folder with the user's own `tls.crt`, `tls.key` and `ca.crt` for clients, if the spec names them.
+pub const SERVER_TLS_DIR: &str = "/etc/matriarch/server-tls";
 
 /// Names of the objects of one cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,6 +136,14 @@ impl ClusterNames {
     /// Secret with the certificate of the members.
     pub fn tls_secret(&self) -> String {
         format!("{}-tls", self.name)
+    }
+    /// Secret with the declared roles and databases.
+    pub fn declared_secret(&self) -> String {
+        format!("{}-declared", self.name)
+    }
+    /// `PodDisruptionBudget` of the primary.
+    pub fn primary_budget(&self) -> String {
+        format!("{}-primary", self.name)
     }
     /// DNS name of a member: its certificate's and `api_url`'s host.
     pub fn member_host(&self, pod: &str, namespace: &str) -> String {

@@ -1,12 +1,12 @@
 //! Carries out the writes of a plan.
 
 use k8s_openapi::ByteString;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use kube::core::DynamicObject;
 use kube::{Api, Client};
 use matriarch_crds::names::{AGENT_CONTAINER, OPERATOR};
 use serde_json::{Value, json};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::kinds::Kind;
 use crate::member::UPGRADED_ANNOTATION;
@@ -68,12 +68,25 @@ fn status(error: &kube::Error) -> Option<u16> {
     }
 }
 
-/// All writes, in order; stops at the first that fails.
-pub async fn apply(client: &Client, seen: &Seen, writes: &[Write]) -> Result<(), Error> {
+/// All writes, in order; stops at the first that fails. Claims that the storage refuses to grow are told, and are no
+/// failure.
+pub async fn apply(client: &Client, seen: &Seen, writes: &[Write]) -> Result<Vec<String>, Error> {
+    let mut refused = Vec::new();
     for write in writes {
-        one(client, seen, write).await?;
+        match one(client, seen, write).await {
+            Err(Error::Write { source, name, .. }) if is_refused(write, &source) => {
+                warn!(claim = name, error = %source, "the claim cannot grow");
+                refused.push(format!("{name}: {source}"));
+            }
+            other => other?,
+        }
     }
-    Ok(())
+    Ok(refused)
+}
+
+/// Admission says no to a claim of a class that cannot expand, or beyond a quota.
+fn is_refused(write: &Write, source: &kube::Error) -> bool {
+    matches!(write, Write::Grow { .. }) && matches!(status(source), Some(403 | 422))
 }
 
 fn api(client: &Client, seen: &Seen, kind: Kind) -> Api<DynamicObject> {
@@ -115,18 +128,33 @@ async fn one(client: &Client, seen: &Seen, write: &Write) -> Result<(), Error> {
                 .map(drop)
                 .map_err(failed("patch", Kind::Pod, pod))
         }
-        Write::Delete { kind, name, uid } => {
-            info!(object.kind = ?kind, object.name = name, "delete");
-            let params = DeleteParams {
-                preconditions: Some(Preconditions { uid: Some(uid.clone()), resource_version: None }),
-                ..DeleteParams::default()
-            };
-            match api(client, seen, *kind).delete(name, &params).await {
-                Err(e) if matches!(status(&e), Some(404 | 409)) => Ok(()),
-                other => other.map(drop).map_err(failed("delete", *kind, name)),
-            }
+        Write::Grow { claim, body } => merge(client, seen, Kind::PersistentVolumeClaim, claim, body).await,
+        Write::Delete { kind, name, uid } => delete(client, seen, *kind, name, uid, None).await,
+        Write::Orphan { kind, name, uid } => {
+            delete(client, seen, *kind, name, uid, Some(PropagationPolicy::Orphan)).await
         }
         Write::Issue(need) => issue(client, seen, need).await,
+    }
+}
+
+/// Only the object with that uid; that it is gone, or another, is fine.
+async fn delete(
+    client: &Client,
+    seen: &Seen,
+    kind: Kind,
+    name: &str,
+    uid: &str,
+    propagation_policy: Option<PropagationPolicy>,
+) -> Result<(), Error> {
+    info!(object.kind = ?kind, object.name = name, "delete");
+    let params = DeleteParams {
+        preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+        propagation_policy,
+        ..DeleteParams::default()
+    };
+    match api(client, seen, kind).delete(name, &params).await {
+        Err(e) if matches!(status(&e), Some(404 | 409)) => Ok(()),
+        other => other.map(drop).map_err(failed("delete", kind, name)),
     }
 }
 

@@ -21,6 +21,12 @@ pub const CHANGED_ANNOTATION: &str = "matriarch.dev/parameters-changed";
 
 /// In [`NAMED_ANNOTATION`], for `spec.postgresql.pgHba`.
 const PG_HBA: &str = "pg_hba";
+/// In [`NAMED_ANNOTATION`], for `spec.postgresql.pgIdent`.
+const PG_IDENT: &str = "pg_ident";
+/// In [`NAMED_ANNOTATION`], for `spec.standbyOf`: it is removed, and the cluster promoted, only if the spec named it.
+const STANDBY: &str = "standby_cluster";
+/// Matriarch's own section, which Patroni ignores.
+const OWN: &str = "matriarch";
 
 /// Durability that holds: the spec's, else what was computed at creation (status, or the stored configuration if the
 /// status was lost), else quorum from three instances on.
@@ -64,6 +70,9 @@ pub fn initial(spec: &PostgresClusterSpec, durability: Durability) -> Value {
     if !spec.postgresql.pg_hba.is_empty() {
         postgresql["pg_hba"] = json!(spec.postgresql.pg_hba);
     }
+    if !spec.postgresql.pg_ident.is_empty() {
+        postgresql["pg_ident"] = json!(spec.postgresql.pg_ident);
+    }
     let mut config = json!({
         "ttl": ha.ttl.unwrap_or(DEFAULT_TTL),
         "loop_wait": ha.loop_wait.unwrap_or(DEFAULT_LOOP_WAIT),
@@ -77,7 +86,23 @@ pub fn initial(spec: &PostgresClusterSpec, durability: Durability) -> Value {
     if spec.paused == Some(true) {
         config["pause"] = json!(true);
     }
+    if let Some(standby) = standby_cluster(spec) {
+        config[STANDBY] = standby;
+    }
+    if !spec.fenced.is_empty() {
+        config[OWN] = json!({"fenced": spec.fenced});
+    }
     config
+}
+
+/// `spec.standbyOf` in Patroni's words.
+fn standby_cluster(spec: &PostgresClusterSpec) -> Option<Value> {
+    let of = spec.standby_of.as_ref()?;
+    let mut section = json!({"host": of.host, "port": of.port});
+    if let Some(slot) = &of.primary_slot_name {
+        section["primary_slot_name"] = json!(slot);
+    }
+    Some(section)
 }
 
 /// The stored configuration and the resourceVersion of its object, if there is a valid one.
@@ -91,7 +116,16 @@ pub fn current(seen: &Seen) -> Option<(Value, String)> {
 /// Names that the spec gives, for [`NAMED_ANNOTATION`].
 pub fn named(spec: &PostgresClusterSpec) -> BTreeSet<String> {
     let hba = (!spec.postgresql.pg_hba.is_empty()).then(|| PG_HBA.to_owned());
-    spec.postgresql.parameters.keys().map(|p| format!("parameters.{p}")).chain(hba).collect()
+    let ident = (!spec.postgresql.pg_ident.is_empty()).then(|| PG_IDENT.to_owned());
+    let standby = spec.standby_of.as_ref().map(|_| STANDBY.to_owned());
+    spec.postgresql
+        .parameters
+        .keys()
+        .map(|p| format!("parameters.{p}"))
+        .chain(hba)
+        .chain(ident)
+        .chain(standby)
+        .collect()
 }
 
 /// What changes of the stored configuration, so that it says what the spec says.
@@ -138,6 +172,22 @@ pub fn change(seen: &Seen) -> Option<Change> {
         }
         None => {}
     }
+    match standby_cluster(spec) {
+        // Keys that the spec does not have (recovery_min_apply_delay …) stay.
+        Some(Value::Object(wanted)) => {
+            if !config[STANDBY].is_object() {
+                config[STANDBY] = json!({});
+            }
+            let section = config[STANDBY].as_object_mut()?;
+            if !wanted.contains_key("primary_slot_name") && named_before.contains(STANDBY) {
+                section.remove("primary_slot_name");
+            }
+            section.extend(wanted);
+        }
+        _ if named_before.contains(STANDBY) => drop(config.as_object_mut()?.remove(STANDBY)),
+        _ => {}
+    }
+    fence(&mut config, &spec.fenced);
     // A configuration that somebody else wrote may lack the sections, or have something else in their place.
     if !config["postgresql"].is_object() {
         config["postgresql"] = json!({});
@@ -147,7 +197,8 @@ pub fn change(seen: &Seen) -> Option<Change> {
     for gone in named_before.difference(&named_now) {
         match gone.strip_prefix("parameters.") {
             Some(parameter) => drop(wanted.remove(parameter)),
-            None => drop(postgresql.remove(gone)),
+            None if gone != STANDBY => drop(postgresql.remove(gone)),
+            None => {}
         }
     }
     wanted.extend(parameters(spec));
@@ -156,12 +207,30 @@ pub fn change(seen: &Seen) -> Option<Change> {
     if !spec.postgresql.pg_hba.is_empty() {
         postgresql.insert(PG_HBA.to_owned(), json!(spec.postgresql.pg_hba));
     }
+    if !spec.postgresql.pg_ident.is_empty() {
+        postgresql.insert(PG_IDENT.to_owned(), json!(spec.postgresql.pg_ident));
+    }
     (config != old || named_now != named_before).then_some(Change {
         config,
         named: named_now,
         parameters,
         resource_version,
     })
+}
+
+/// `spec.fenced` is the whole truth: who is not in it is not fenced.
+fn fence(config: &mut Value, fenced: &[String]) {
+    if !fenced.is_empty() {
+        if !config[OWN].is_object() {
+            config[OWN] = json!({});
+        }
+        config[OWN]["fenced"] = json!(fenced);
+    } else if let Some(own) = config.get_mut(OWN).and_then(Value::as_object_mut) {
+        own.remove("fenced");
+        if own.is_empty() {
+            config.as_object_mut().map(|c| c.remove(OWN));
+        }
+    }
 }
 
 /// When the operator changed `postgresql.parameters` last.

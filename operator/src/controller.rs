@@ -17,7 +17,7 @@ use serde_json::json;
 use tracing::{debug, info, warn};
 
 use crate::metrics::Metrics;
-use crate::next_step::Step;
+use crate::next_step::{Step, wait as step};
 use crate::observe::{self, Seen, observe};
 use crate::plan::plan;
 use crate::status::{Outcome, difference, status};
@@ -28,8 +28,12 @@ use crate::{apply, events, watch};
 const LOOK_AGAIN: Duration = Duration::from_mins(10);
 /// The same, while something that no watch shows is waited for.
 const WAITING: Duration = Duration::from_secs(5);
+/// The same, while a person or the clock is waited for.
+const PATIENT: Duration = Duration::from_secs(30);
 /// The same, while a kind that the spec asks for is not known: no watch shows its definition.
 const DEFINITION_MISSING: Duration = Duration::from_mins(1);
+/// The same, where the spec names Secrets of the user's own, which no watch shows.
+const SECRETS_NAMED: Duration = Duration::from_mins(1);
 /// After an error, and after somebody else's write came first.
 const AFTER_ERROR: Duration = Duration::from_secs(10);
 const AFTER_CONFLICT: Duration = Duration::from_millis(500);
@@ -184,6 +188,7 @@ async fn reconcile(cluster: Arc<PostgresCluster>, context: Arc<Context>) -> Resu
     let conflict = matches!(&result, Err(e) if e.is_conflict());
     let outcome = match &result {
         Err(e) if !conflict => Outcome::Failed { category: e.category(), message: e.to_string() },
+        Ok(refused) if !refused.is_empty() => Outcome::CannotGrow(refused.join("; ")),
         _ => Outcome::Done,
     };
     let taken = (result.is_ok()).then_some(&plan.step);
@@ -194,11 +199,14 @@ async fn reconcile(cluster: Arc<PostgresCluster>, context: Arc<Context>) -> Resu
     }
     result?;
     context.metrics.reconciled("done");
-    let waiting = matches!(plan.step, Step::Wait { .. }) || seen.user_secrets.iter().any(|s| s.lacks.is_some());
+    let waiting = step::reason(&plan.step).is_some() || seen.user_secrets.iter().any(|s| s.lacks.is_some());
+    let waiting = waiting && !step::patient(&plan.step);
     let missing = seen.cluster.spec.monitoring.pod_monitor && !seen.knows_pod_monitors;
-    Ok(Action::requeue(match (waiting, missing) {
-        (true, _) => WAITING,
-        (_, true) => DEFINITION_MISSING,
+    Ok(Action::requeue(match (waiting, missing, seen.named_secrets.is_empty()) {
+        (true, ..) => WAITING,
+        (_, true, _) => DEFINITION_MISSING,
+        (.., false) => SECRETS_NAMED,
+        _ if step::patient(&plan.step) => PATIENT,
         _ => LOOK_AGAIN,
     }))
 }

@@ -1,6 +1,7 @@
 //! Kubernetes events: what a person wants to find in `kubectl describe`, computed from the status before and after.
 
 use kube::runtime::events::{Event, EventType};
+use matriarch_crds::cluster::SwitchoverState;
 use matriarch_crds::{Condition, PostgresClusterStatus};
 
 use crate::next_step::Step;
@@ -26,7 +27,9 @@ pub fn events(old: Option<&PostgresClusterStatus>, new: &PostgresClusterStatus, 
         }
         _ => {}
     }
-    for type_ in ["Ready", "ConfigurationApplied", "MonitoringApplied", "Reconciled"] {
+    let told =
+        ["Ready", "ConfigurationApplied", "MonitoringApplied", "Reconciled", "StorageResized", "DeclaredStateApplied"];
+    for type_ in told {
         let was = old.and_then(|o| find(o, type_));
         let Some(is) = find(new, type_) else { continue };
         let was_bad = was.is_some_and(|c| c.status == "False" && !passing(&c.reason));
@@ -64,14 +67,57 @@ pub fn events(old: Option<&PostgresClusterStatus>, new: &PostgresClusterStatus, 
                 &format!("from {from} to {to}: {why}"),
             ));
         }
+        Some(Step::ReplaceVolume { pod, why, .. }) => {
+            let note = format!("{pod} gets a new volume and is copied anew: {why}");
+            events.push(event(EventType::Warning, "VolumeReplaced", "Replace", &note));
+        }
+        Some(Step::RecreateSet { .. }) => {
+            let note = "the StatefulSet is made anew with another size of its claim template; the pods run on";
+            events.push(event(EventType::Normal, "StatefulSetRecreated", "Resize", note));
+        }
+        Some(Step::Withdraw { why }) => {
+            events.push(event(EventType::Warning, "SwitchoverWithdrawn", "Switchover", why));
+        }
         _ => {}
+    }
+    if let Some((message, state)) = ended(old, new) {
+        let (type_, reason) = match state {
+            SwitchoverState::Done => (EventType::Normal, "SwitchoverDone"),
+            _ => (EventType::Warning, "SwitchoverFailed"),
+        };
+        events.push(event(type_, reason, "Switchover", message));
+    }
+    let stalled = find(new, "Stalled").filter(|c| c.status == "True");
+    if let Some(stalled) = stalled.filter(|s| old.and_then(|o| find(o, "Stalled")).is_none_or(|w| w.reason != s.reason))
+    {
+        events.push(event(EventType::Warning, &stalled.reason, "Reconcile", &stalled.message));
     }
     events
 }
 
+/// What came of `spec.switchover`, if it came now.
+fn ended<'a>(
+    old: Option<&PostgresClusterStatus>,
+    new: &'a PostgresClusterStatus,
+) -> Option<(&'a str, SwitchoverState)> {
+    let now = new.switchover.as_ref().filter(|s| s.state != SwitchoverState::Running)?;
+    let known = old.and_then(|o| o.switchover.as_ref()).is_some_and(|s| s.id == now.id && s.state == now.state);
+    (!known).then(|| (now.message.as_deref().unwrap_or_default(), now.state))
+}
+
 /// Reasons that come and go with every start and stop of a member.
 fn passing(reason: &str) -> bool {
-    matches!(reason, "MemberStarting" | "MemberStopping" | "MembersMissing" | "NoPrimary" | "PendingRestart")
+    matches!(
+        reason,
+        "MemberStarting"
+            | "MemberStopping"
+            | "MembersMissing"
+            | "NoPrimary"
+            | "PendingRestart"
+            | "Hibernated"
+            | "Resizing"
+            | "Applying"
+    )
 }
 
 fn find<'a>(status: &'a PostgresClusterStatus, type_: &str) -> Option<&'a Condition> {

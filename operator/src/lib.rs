@@ -13,6 +13,7 @@ pub mod manifests;
 pub mod member;
 pub mod metrics;
 pub mod next_step;
+pub mod nodes;
 pub mod observe;
 pub mod optional;
 pub mod plan;

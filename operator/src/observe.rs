@@ -1,19 +1,21 @@
 //! What one reconcile looks at: everything is read here, before anything is decided.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{PersistentVolume, Pod, Secret};
 use kube::core::DynamicObject;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, ResourceExt};
 use matriarch_crds::names::{APPLICATION, APPLICATION_LABEL, ClusterNames, SCOPE_LABEL};
-use matriarch_crds::{PostgresCluster, StoreMode};
+use matriarch_crds::{PostgresCluster, PostgresClusterSpec, StoreMode};
 use rand::distr::{Alphanumeric, SampleString};
 use serde_json::Value;
 
 use crate::kinds::Kind;
 use crate::member::Member;
+use crate::nodes::Node;
 use crate::watch::Stores;
 
 /// Why the cluster cannot be looked at.
@@ -71,10 +73,16 @@ pub struct Seen {
     pub objects: BTreeMap<(Kind, String), Value>,
     /// The members' pods, by ordinal.
     pub members: Vec<Member>,
-    /// The Secrets that the spec names.
+    /// The Secrets that the spec names for the users of the system and of the application.
     pub user_secrets: Vec<UserSecret>,
     /// Whether the cluster has the kind PodMonitor.
     pub knows_pod_monitors: bool,
+    /// All Secrets that the spec names, as they are; None: missing.
+    pub named_secrets: BTreeMap<String, Option<Value>>,
+    /// The nodes, if the operator may see them.
+    pub nodes: Option<BTreeMap<String, Node>>,
+    /// Claims whose volume is local to a node that no longer exists.
+    pub lost_local: BTreeSet<String>,
     /// Fresh random passwords, used if a Secret is missing.
     pub passwords: [String; 4],
 }
@@ -115,6 +123,15 @@ impl Seen {
     /// Whether the cluster has been initialized.
     pub fn initialized(&self) -> bool {
         self.lock_annotation(&self.names().config(), "initialize").is_some()
+    }
+    /// Whether `spec.fenced` names the member.
+    pub fn fenced(&self, member: &str) -> bool {
+        self.cluster.spec.fenced.iter().any(|name| name == member)
+    }
+    /// Whether the member's node is being drained.
+    pub fn drained(&self, m: &Member) -> bool {
+        let nodes = self.nodes.as_ref();
+        nodes.zip(m.node.as_ref()).and_then(|(nodes, name)| nodes.get(name)).is_some_and(|node| node.drained)
     }
     /// Maintenance mode, asked for in the spec or by `patronictl pause`.
     pub fn paused(&self) -> bool {
@@ -162,14 +179,23 @@ pub async fn observe(
         }
     }
     members.sort_by_key(|m| (m.ordinal, m.name.clone()));
+    let named_secrets = named_secrets(client, &namespace, cluster).await?;
+    let nodes = stores.nodes();
+    let lost_local = match &nodes {
+        Some(nodes) => lost_local(client, nodes, &members, &objects).await,
+        None => BTreeSet::new(),
+    };
     Ok(Seen {
         now: Timestamp::now(),
         cluster: cluster.clone(),
         sidecar_image: sidecar_image.to_owned(),
         objects,
         members,
-        user_secrets: user_secrets(client, &namespace, cluster).await?,
         knows_pod_monitors: stores.knows_pod_monitors(),
+        user_secrets: user_secrets(cluster, &named_secrets),
+        named_secrets,
+        nodes,
+        lost_local,
         passwords: std::array::from_fn(|_| Alphanumeric.sample_string(&mut rand::rng(), 32)),
     })
 }
@@ -180,26 +206,93 @@ fn decode_pod(object: &DynamicObject) -> Result<Pod, Error> {
         .map_err(|source| Error::DecodePod { name: object.name_any(), source })
 }
 
-async fn user_secrets(client: &Client, namespace: &str, cluster: &PostgresCluster) -> Result<Vec<UserSecret>, Error> {
+/// Every Secret that the spec names, once each.
+async fn named_secrets(
+    client: &Client,
+    namespace: &str,
+    cluster: &PostgresCluster,
+) -> Result<BTreeMap<String, Option<Value>>, Error> {
     let api = Api::<Secret>::namespaced(client.clone(), namespace);
-    let mut found = Vec::new();
-    for (user, name) in cluster.spec.secrets.by_user() {
-        let Some(name) = name else { continue };
-        let secret = api.get_opt(name).await.map_err(|source| Error::ReadSecret { name: name.to_owned(), source })?;
-        found.push(UserSecret { user, name: name.to_owned(), lacks: lacks(user, secret.as_ref()) });
+    let mut found = BTreeMap::new();
+    for name in names_of_secrets(&cluster.spec) {
+        let read = |source| Error::ReadSecret { name: name.clone(), source };
+        let secret = api.get_opt(&name).await.map_err(read)?;
+        found.insert(name, secret.and_then(|s| serde_json::to_value(s).ok()));
     }
     Ok(found)
 }
 
-fn lacks(user: &str, secret: Option<&Secret>) -> Option<String> {
+fn names_of_secrets(spec: &PostgresClusterSpec) -> BTreeSet<String> {
+    let users = spec.secrets.by_user().into_iter().filter_map(|(_, name)| name.map(str::to_owned));
+    let roles = spec.roles.iter().filter_map(|r| r.password_secret.as_ref()).map(|s| s.name.clone());
+    let tls = [spec.tls.secret.clone(), spec.tls.ca_secret.clone()].into_iter().flatten();
+    let clone = spec.bootstrap.as_ref().and_then(|b| b.clone.as_ref()).map(|c| c.secret.name.clone());
+    users.chain(roles).chain(tls).chain(clone).collect()
+}
+
+fn user_secrets(cluster: &PostgresCluster, named: &BTreeMap<String, Option<Value>>) -> Vec<UserSecret> {
+    let users = cluster.spec.secrets.by_user().into_iter();
+    users
+        .filter_map(|(user, name)| {
+            let name = name?.to_owned();
+            let lacks = lacks(user, named.get(&name).and_then(Option::as_ref));
+            Some(UserSecret { user, name, lacks })
+        })
+        .collect()
+}
+
+fn lacks(user: &str, secret: Option<&Value>) -> Option<String> {
     let Some(secret) = secret else { return Some("does not exist".to_owned()) };
-    let value = |key: &str| secret.data.as_ref().and_then(|d| d.get(key)).map(|v| v.0.as_slice()).unwrap_or_default();
     for key in ["username", "password"] {
-        if value(key).is_empty() {
+        if entry(secret, key).is_none() {
             return Some(format!("has no key {key}"));
         }
     }
-    (user == "superuser" && value("username") != b"postgres").then(|| "has another username than postgres".to_owned())
+    (user == "superuser" && entry(secret, "username").as_deref() != Some("postgres"))
+        .then(|| "has another username than postgres".to_owned())
+}
+
+/// A key of a Secret, if it is there and is text.
+pub fn entry(secret: &Value, key: &str) -> Option<String> {
+    let bytes: ByteString = serde_json::from_value(secret["data"].get(key)?.clone()).ok()?;
+    String::from_utf8(bytes.0).ok().filter(|text| !text.is_empty())
+}
+
+/// Claims of pods that find no node, whose volume is local to nodes that are all gone. A volume that cannot be read
+/// (the right may be missing) is not among them.
+async fn lost_local(
+    client: &Client,
+    nodes: &BTreeMap<String, Node>,
+    members: &[Member],
+    objects: &BTreeMap<(Kind, String), Value>,
+) -> BTreeSet<String> {
+    let mut lost = BTreeSet::new();
+    let api = Api::<PersistentVolume>::all(client.clone());
+    for claim in members.iter().filter(|m| m.node.is_none() && !m.deleting).flat_map(|m| &m.claims) {
+        let object = objects.get(&(Kind::PersistentVolumeClaim, claim.clone()));
+        let Some(volume) = object.and_then(|c| c["spec"]["volumeName"].as_str()).filter(|v| !v.is_empty()) else {
+            continue;
+        };
+        let Ok(Some(volume)) = api.get_opt(volume).await else { continue };
+        let hosts = local_hosts(&volume);
+        if !hosts.is_empty() && nodes.values().all(|n| !hosts.contains(&n.hostname)) {
+            lost.insert(claim.clone());
+        }
+    }
+    lost
+}
+
+/// The hosts to which a volume is bound by name.
+fn local_hosts(volume: &PersistentVolume) -> BTreeSet<String> {
+    let spec = volume.spec.as_ref();
+    let required = spec.and_then(|s| s.node_affinity.as_ref()).and_then(|a| a.required.as_ref());
+    required
+        .into_iter()
+        .flat_map(|r| &r.node_selector_terms)
+        .flat_map(|t| t.match_expressions.iter().flatten())
+        .filter(|e| e.key == "kubernetes.io/hostname" && e.operator == "In")
+        .flat_map(|e| e.values.clone().unwrap_or_default())
+        .collect()
 }
 
 /// Reference to the cluster, for the controller's queue.

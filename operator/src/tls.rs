@@ -6,11 +6,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     date_time_ymd,
 };
-use serde_json::Value;
 use x509_parser::pem::parse_x509_pem;
 
 use crate::kinds::Kind;
-use crate::observe::Seen;
+use crate::observe::{Seen, entry};
 
 /// For how many days the authority is valid.
 const AUTHORITY_DAYS: i32 = 3650;
@@ -74,12 +73,6 @@ pub fn need(seen: &Seen) -> Option<Need> {
     };
     let replaces = member.map(|m| m["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned());
     (!good).then_some(Need { authority: pair, replaces })
-}
-
-fn entry(secret: &Value, key: &str) -> Option<String> {
-    let data = secret["data"].get(key)?.clone();
-    let bytes: k8s_openapi::ByteString = serde_json::from_value(data).ok()?;
-    String::from_utf8(bytes.0).ok().filter(|text| !text.is_empty())
 }
 
 /// For how many whole days the first certificate of `pem` is still valid; None if it is not a certificate.

@@ -18,17 +18,19 @@ use tokio::task::JoinSet;
 use tracing::warn;
 
 use crate::kinds::Kind;
+use crate::nodes::{self, Node, Nodes};
 use crate::observe::cluster_ref;
 use crate::optional;
 
 /// Annotations that change while nothing happens.
 const HEARTBEAT: [&str; 5] = ["renewTime", "optime", "slots", "retain_slots", "failsafe"];
 
-/// One cache a kind.
+/// One cache a kind, and the nodes'.
 #[derive(Clone)]
 pub struct Stores {
     by_kind: BTreeMap<Kind, Store<DynamicObject>>,
     knows_pod_monitors: watch::Receiver<bool>,
+    nodes: Nodes,
 }
 
 impl Stores {
@@ -43,6 +45,12 @@ impl Stores {
             // An error means that the watch task is gone: `start`'s tasks are watched elsewhere.
             drop(store.wait_until_ready().await);
         }
+        self.nodes.ready().await;
+    }
+
+    /// The nodes; None where the operator may not see them.
+    pub fn nodes(&self) -> Option<BTreeMap<String, Node>> {
+        self.nodes.get()
     }
 
     /// Whether the cluster has the kind PodMonitor.
@@ -55,11 +63,12 @@ impl Stores {
 pub fn start(
     client: &Client,
     namespace: Option<&str>,
-) -> (Stores, mpsc::Receiver<ObjectRef<PostgresCluster>>, JoinSet<Kind>) {
+) -> (Stores, mpsc::Receiver<ObjectRef<PostgresCluster>>, JoinSet<()>) {
     let (wake, woken) = mpsc::channel(256);
     let mut tasks = JoinSet::new();
     let mut by_kind = BTreeMap::new();
     let (known, knows_pod_monitors) = watch::channel(false);
+    let mut pods = None;
     for kind in Kind::ALL {
         let resource = kind.resource();
         let api: Api<DynamicObject> = match namespace {
@@ -68,6 +77,9 @@ pub fn start(
         };
         let mut writer = reflector::store::Writer::new(resource.clone());
         by_kind.insert(kind, writer.as_reader());
+        if kind == Kind::Pod {
+            pods = Some(writer.as_reader());
+        }
         if kind.is_optional() {
             let (client, known, wake) = (client.clone(), known.clone(), wake.clone());
             tasks.spawn(async move {
@@ -80,13 +92,13 @@ pub fn start(
             });
         } else {
             let wake = wake.clone();
-            tasks.spawn(async move {
-                run(kind, &api, &mut writer, &wake).await;
-                kind
-            });
+            tasks.spawn(async move { run(kind, &api, &mut writer, &wake).await });
         }
     }
-    (Stores { by_kind, knows_pod_monitors }, woken, tasks)
+    let pods = pods.unwrap_or_else(|| unreachable!("pods are among all kinds"));
+    let (nodes, task) = nodes::start(client, pods, wake);
+    tasks.spawn(task);
+    (Stores { by_kind, knows_pod_monitors, nodes }, woken, tasks)
 }
 
 /// Watches for ever; an optional kind, until the cluster knows it no longer.

@@ -109,7 +109,22 @@ impl TrafficPolicy {
 /// TLS of `PostgreSQL`. It is always on; the certificate is issued by the operator and renewed without a restart.
 #[derive(KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.caSecret) || has(self.secret)")
+        .message("tls.caSecret goes with a certificate of your own: write tls.secret beside it")
+)]
 pub struct Tls {
+    /// A Secret with `tls.crt` and `tls.key` for connections of clients, and `ca.crt` if clients have certificates. Issued
+    /// by Matriarch when absent. A renewed certificate is loaded without a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub secret: Option<String>,
+
+    /// Another Secret for `ca.crt`: the authority of clients' certificates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub ca_secret: Option<String>,
+
     /// More names that the certificate is good for, e.g. of a load balancer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), inner(length(max = 253)))]

@@ -40,6 +40,7 @@ pub(super) fn templates() -> Result<String, serde_saphyr::ser::Error> {
     let mut text = COMMENT.to_owned();
     for (name, value) in [
         ("rules", rights::rules()),
+        ("clusterRules", rights::cluster_rules()),
         ("leaseRules", rights::lease_rules("HELM_NAME")),
         ("viewRules", rights::view_rules()),
         ("editRules", rights::edit_rules()),

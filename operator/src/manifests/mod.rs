@@ -8,7 +8,7 @@ mod rights;
 
 use serde_json::{Value, json};
 
-pub use rights::{lease_rules, rules};
+pub use rights::{cluster_rules, lease_rules, rules};
 
 /// Port of the operator's `/metrics`, `/healthz` and `/readyz`.
 pub const HTTP_PORT: u16 = 8080;

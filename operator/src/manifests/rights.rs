@@ -16,7 +16,7 @@ pub(super) fn objects(install: &Install) -> Vec<Value> {
             all.extend(granted(install, name, Some(&namespace), &rules()));
         }
     } else {
-        all.extend(granted(install, name, None, &rules()));
+        all.extend(granted(install, name, None, &cluster_rules()));
     }
     all.extend(granted(install, &format!("{name}-lease"), here, &lease_rules(name)));
     all
@@ -96,20 +96,32 @@ pub fn rules() -> Value {
         rule("matriarch.dev", &["postgresclusters/status"], &["patch"]),
         // ownerReferences with blockOwnerDeletion need this where that admission plugin is on.
         rule("matriarch.dev", &["postgresclusters/finalizers"], &["update"]),
-        rule("apps", &["statefulsets"], &own),
+        // delete: without its pods, to make it anew with another claim template.
+        rule("apps", &["statefulsets"], &["get", "list", "watch", "create", "patch", "delete"]),
         // update of configmaps, endpoints and endpointslices: only granted, to the agents.
         rule("", &["configmaps", "endpoints"], &["get", "list", "watch", "create", "patch", "update"]),
         rule("discovery.k8s.io", &["endpointslices"], &["get", "list", "watch", "create", "patch", "update"]),
         rule("", &["secrets", "services", "serviceaccounts"], &own),
         rule("", &["pods"], &["get", "list", "watch", "patch", "delete"]),
-        rule("", &["persistentvolumeclaims"], &["list", "watch", "patch"]),
-        rule("policy", &["poddisruptionbudgets"], &own),
+        rule("", &["persistentvolumeclaims"], &["list", "watch", "patch", "delete"]),
+        rule("policy", &["poddisruptionbudgets"], &["get", "list", "watch", "create", "patch", "delete"]),
         // delete: where the spec no longer asks for them.
         rule("networking.k8s.io", &["networkpolicies"], &["get", "list", "watch", "create", "patch", "delete"]),
         rule("monitoring.coreos.com", &["podmonitors"], &["get", "list", "watch", "create", "patch", "delete"]),
         rule("rbac.authorization.k8s.io", &["roles", "rolebindings"], &own),
         rule("events.k8s.io", &["events"], &["create", "patch"]),
     ])
+}
+
+/// The same in the whole cluster, where it can see nodes as well: which one is drained, and whether a local volume's node
+/// exists. In namespaces alone a drained leader hands over when it is evicted, and such a volume is not replaced.
+pub fn cluster_rules() -> Value {
+    let mut all = rules();
+    if let Some(list) = all.as_array_mut() {
+        list.push(rule("", &["nodes"], &["list", "watch"]));
+        list.push(rule("", &["persistentvolumes"], &["get"]));
+    }
+    all
 }
 
 #[cfg(test)]

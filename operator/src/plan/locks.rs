@@ -13,6 +13,13 @@ use crate::observe::Seen;
 /// On the `-failover` object: when the operator asked for a switchover last.
 pub const ASKED_ANNOTATION: &str = "matriarch.dev/switchover-asked";
 
+/// On the `-failover` object: what `spec.switchover` asked for last: `{"id", "from", "to"}`.
+pub const FIELD_ANNOTATION: &str = "matriarch.dev/switchover";
+/// On the `-failover` object: what came of the last switchover that was not done; agents write it.
+pub const RESULT_ANNOTATION: &str = "matriarch.dev/result";
+/// On the `-failover` object: when the operator replaced a volume last.
+pub const VOLUME_ANNOTATION: &str = "matriarch.dev/volume-replaced";
+
 /// What is missing is created; what exists keeps what agents wrote.
 pub fn plan(seen: &Seen) -> Vec<Write> {
     let names = seen.names();
@@ -88,13 +95,37 @@ fn configuration(seen: &Seen) -> Option<Write> {
     Some(Write::Patch { kind: seen.lock_kind(), name: seen.names().config(), body })
 }
 
-/// Asks the agents for a switchover, as patronictl does, but by compare-and-swap.
-pub fn switchover(seen: &Seen, from: &str, to: &str) -> Option<Write> {
+/// Asks the agents for a switchover, as patronictl does, but by compare-and-swap; with the id of the wish, if it is one
+/// by field.
+pub fn switchover(seen: &Seen, from: &str, to: &str, id: Option<&str>) -> Option<Write> {
+    let mut annotations = json!({
+        "leader": from,
+        "member": to,
+        (ASKED_ANNOTATION): seen.now.to_string(),
+        (RESULT_ANNOTATION): null,
+    });
+    if let Some(id) = id {
+        annotations[FIELD_ANNOTATION] = json!(json!({"id": id, "from": from, "to": to}).to_string());
+    }
+    on_failover(seen, &annotations)
+}
+
+/// Takes back a switchover that no agent acted on.
+pub fn withdraw(seen: &Seen, why: &str) -> Option<Write> {
+    on_failover(seen, &json!({"leader": null, "member": null, (RESULT_ANNOTATION): why}))
+}
+
+/// Notes that a volume is replaced now; written before anything is deleted, so that the next one waits in any case.
+pub fn replaces_volume(seen: &Seen) -> Option<Write> {
+    on_failover(seen, &json!({(VOLUME_ANNOTATION): seen.now.to_string()}))
+}
+
+fn on_failover(seen: &Seen, annotations: &Value) -> Option<Write> {
     let name = seen.names().failover();
     let live = seen.object(seen.lock_kind(), &name)?;
     let body = json!({"metadata": {
         "resourceVersion": live["metadata"]["resourceVersion"],
-        "annotations": {"leader": from, "member": to, (ASKED_ANNOTATION): seen.now.to_string()},
+        "annotations": annotations,
     }});
     Some(Write::Patch { kind: seen.lock_kind(), name, body })
 }
@@ -102,4 +133,9 @@ pub fn switchover(seen: &Seen, from: &str, to: &str) -> Option<Write> {
 /// When the operator asked for a switchover last.
 pub fn switchover_asked(seen: &Seen) -> Option<Timestamp> {
     seen.lock_annotation(&seen.names().failover(), ASKED_ANNOTATION)?.parse().ok()
+}
+
+/// When the operator replaced a volume last.
+pub fn volume_replaced(seen: &Seen) -> Option<Timestamp> {
+    seen.lock_annotation(&seen.names().failover(), VOLUME_ANNOTATION)?.parse().ok()
 }

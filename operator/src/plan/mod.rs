@@ -1,8 +1,11 @@
 //! What has to be written so that a cluster is as its spec says: pure, from [`Seen`] to a list of [`Write`].
 
+pub mod claims;
+pub mod declared;
 pub mod diff;
 pub mod locks;
 pub mod monitoring;
+pub mod mounted;
 pub mod network_policy;
 pub mod pdb;
 pub mod rbac;
@@ -17,7 +20,7 @@ use matriarch_crds::names::OPERATOR;
 use serde_json::{Value, json};
 
 use crate::kinds::Kind;
-use crate::next_step::{Step, next_step};
+use crate::next_step::{Step, hibernate, next_step, set};
 use crate::observe::{Seen, labels};
 use crate::tls;
 
@@ -59,6 +62,22 @@ pub enum Write {
         /// The image.
         image: String,
     },
+    /// Grows a claim. That the storage cannot is told, and hinders nothing else.
+    Grow {
+        /// Name of the claim.
+        claim: String,
+        /// The patch.
+        body: Value,
+    },
+    /// Delete without what belongs to it, if it is still the one with that uid.
+    Orphan {
+        /// Kind.
+        kind: Kind,
+        /// Name.
+        name: String,
+        /// Uid.
+        uid: String,
+    },
     /// Delete, if it is still the one with that uid.
     Delete {
         /// Kind.
@@ -97,13 +116,23 @@ pub fn plan(seen: &Seen) -> Plan {
         apply_if_different(seen, kind, object, &mut writes);
     }
     writes.extend(monitoring::surplus(seen));
-    writes.extend(statefulset::volumes(seen));
+    writes.extend(pdb::surplus(seen));
     // A Secret of the user's that is missing or unusable: nothing that runs is touched, nothing new is started.
     if seen.user_secrets.iter().all(|s| s.lacks.is_none()) {
-        apply_if_different(seen, Kind::StatefulSet, statefulset::object(seen), &mut writes);
+        if !set::being_deleted(seen) && (set_exists(seen) || !hibernate::sleeps(seen)) {
+            apply_if_different(seen, Kind::StatefulSet, statefulset::object(seen), &mut writes);
+        }
         writes.extend(of_step(seen, &step));
+        writes.extend(claims::removed(seen, &step));
     }
+    writes.extend(claims::ownership(seen));
+    writes.extend(mounted::plan(seen));
+    writes.extend(claims::grow(seen));
     Plan { writes, step }
+}
+
+fn set_exists(seen: &Seen) -> bool {
+    seen.object(Kind::StatefulSet, &seen.name()).is_some()
 }
 
 /// Objects that are wholly the operator's, but for the StatefulSet.
@@ -113,18 +142,34 @@ fn applied(seen: &Seen) -> Vec<(Kind, Value)> {
     all.extend(rbac::objects(seen));
     all.extend(network_policy::object(seen).map(|o| (Kind::NetworkPolicy, o)));
     all.extend(monitoring::object(seen).map(|o| (Kind::PodMonitor, o)));
-    all.extend(pdb::object(seen).map(|o| (Kind::PodDisruptionBudget, o)));
+    all.extend(pdb::objects(seen).into_iter().map(|o| (Kind::PodDisruptionBudget, o)));
+    all.extend(declared::object(seen).map(|o| (Kind::Secret, o)));
     all
 }
 
-fn of_step(seen: &Seen, step: &Step) -> Option<Write> {
+fn of_step(seen: &Seen, step: &Step) -> Vec<Write> {
+    let delete = |kind: Kind, name: &str, uid: &str| Write::Delete { kind, name: name.to_owned(), uid: uid.to_owned() };
     match step {
-        Step::Stable | Step::Create | Step::Wait { .. } => None,
-        Step::UpgradeAgent { pod } => Some(Write::AgentImage { pod: pod.clone(), image: seen.sidecar_image.clone() }),
-        Step::ReplacePod { pod, uid, .. } => {
-            Some(Write::Delete { kind: Kind::Pod, name: pod.clone(), uid: uid.clone() })
+        Step::Stable | Step::Hibernated | Step::Create | Step::Wait { .. } => Vec::new(),
+        Step::RecreateSet { uid } => {
+            vec![Write::Orphan { kind: Kind::StatefulSet, name: seen.name(), uid: uid.clone() }]
         }
-        Step::Switchover { from, to, .. } => locks::switchover(seen, from, to),
+        Step::UpgradeAgent { pod } => {
+            vec![Write::AgentImage { pod: pod.clone(), image: seen.sidecar_image.clone() }]
+        }
+        Step::ReplacePod { pod, uid, .. } => vec![delete(Kind::Pod, pod, uid)],
+        Step::ReplaceVolume { pod, uid, claims, .. } => {
+            let claims = claims.iter().map(|(name, uid)| delete(Kind::PersistentVolumeClaim, name, uid));
+            let mut writes: Vec<Write> = claims.chain([delete(Kind::Pod, pod, uid)]).collect();
+            if writes.len() > 1 {
+                // Noted first; without the note (the object is missing) nothing is deleted.
+                let Some(note) = locks::replaces_volume(seen) else { return Vec::new() };
+                writes.insert(0, note);
+            }
+            writes
+        }
+        Step::Switchover { from, to, id, .. } => locks::switchover(seen, from, to, id.as_deref()).into_iter().collect(),
+        Step::Withdraw { why } => locks::withdraw(seen, why).into_iter().collect(),
     }
 }
 
@@ -157,15 +202,29 @@ fn owner(seen: &Seen) -> Value {
 }
 
 /// Hash of what of the spec needs a new pod to take effect. Not of the sidecar's image: agents are upgraded in place.
+/// Fields that are not used add nothing, so that an operator that knows more of them replaces no pod.
 pub fn restart_hash(spec: &PostgresClusterSpec) -> String {
-    diff::hash(&json!({
+    let mut all = json!({
         "image": spec.image,
         "resources": spec.resources,
         "affinity": spec.affinity,
         "tolerations": spec.tolerations,
         "nodeSelector": spec.node_selector,
         "secrets": spec.secrets,
-    }))
+    });
+    let more = json!({
+        "topologySpreadConstraints": spec.topology_spread_constraints,
+        "priorityClassName": spec.priority_class_name,
+        "schedulerName": spec.scheduler_name,
+        "pod": spec.pod,
+        "serverTls": [&spec.tls.secret, &spec.tls.ca_secret],
+    });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        if !diff::contains(&Value::Null, value) && *value != json!([null, null]) {
+            all[key] = value.clone();
+        }
+    }
+    diff::hash(&all)
 }
 
 /// A cluster of which nothing exists yet, for the examples in `rbac/` and for tests.
@@ -181,6 +240,9 @@ pub fn example(spec: PostgresClusterSpec) -> Seen {
         members: Vec::new(),
         user_secrets: Vec::new(),
         knows_pod_monitors: false,
+        named_secrets: std::collections::BTreeMap::new(),
+        nodes: None,
+        lost_local: std::collections::BTreeSet::new(),
         passwords: ["p1", "p2", "p3", "p4"].map(str::to_owned),
     }
 }

@@ -9,26 +9,29 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use matriarch_crds::Resources;
 use matriarch_crds::names::{
     AGENT_CONFIG, AGENT_CONTAINER, AGENT_UID, API_PORT, APPLICATION, APPLICATION_LABEL, BIN_DIR, DATA_VOLUME,
-    INSTALL_CONTAINER, POSTGRES_CONTAINER, POSTGRES_PORT, POSTGRES_PORT_NAME, POSTGRES_SOCKET_DIR, RUN_DIR,
-    SCOPE_LABEL, SECRETS_DIR, SUPERVISOR_SOCKET, TLS_DIR,
+    DECLARED_DIR, INSTALL_CONTAINER, POSTGRES_CONTAINER, POSTGRES_PORT, POSTGRES_PORT_NAME, POSTGRES_SOCKET_DIR,
+    RUN_DIR, SCOPE_LABEL, SECRETS_DIR, SERVER_TLS_DIR, SUPERVISOR_SOCKET, TLS_DIR, WAL_VOLUME,
 };
 use serde_json::{Value, json};
 
-use super::diff::quantity;
-use super::{RESTART_ANNOTATION, Write, labels, metadata, restart_hash};
-use crate::kinds::Kind;
+use super::claims::{self, DATA, WAL};
+use super::{RESTART_ANNOTATION, labels, metadata, restart_hash};
 use crate::next_step;
 use crate::observe::Seen;
 
 /// For how long PostgreSQL may take to stop (60 s) and the lock to be handed over, before the kubelet kills.
 const GRACE_PERIOD: i32 = 90;
-/// Name of the volume claim template.
-const DATA: &str = "data";
 
 /// The StatefulSet.
 pub fn object(seen: &Seen) -> Value {
     let names = seen.names();
-    let labels = labels(&seen.name());
+    let extra = &seen.cluster.spec.pod;
+    // What is Matriarch's own wins over what the spec adds.
+    let mut labels_of_pod = extra.labels.clone();
+    labels_of_pod.extend(labels(&seen.name()));
+    let mut annotations = extra.annotations.clone();
+    annotations.insert(RESTART_ANNOTATION.to_owned(), restart_hash(&seen.cluster.spec));
+    annotations.insert("kubectl.kubernetes.io/default-container".to_owned(), POSTGRES_CONTAINER.to_owned());
     let selector = json!({(APPLICATION_LABEL): APPLICATION, (SCOPE_LABEL): seen.name()});
     json!({
         "apiVersion": "apps/v1",
@@ -42,16 +45,10 @@ pub fn object(seen: &Seen) -> Value {
             "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
             "selector": {"matchLabels": selector},
             "template": {
-                "metadata": {
-                    "labels": labels,
-                    "annotations": {
-                        (RESTART_ANNOTATION): restart_hash(&seen.cluster.spec),
-                        "kubectl.kubernetes.io/default-container": POSTGRES_CONTAINER,
-                    },
-                },
+                "metadata": {"labels": labels_of_pod, "annotations": annotations},
                 "spec": pod_spec(seen),
             },
-            "volumeClaimTemplates": [claim(seen)],
+            "volumeClaimTemplates": claims::templates(seen),
         },
     })
 }
@@ -86,10 +83,35 @@ fn pod_spec(seen: &Seen) -> Value {
     if !spec.node_selector.is_empty() {
         pod["nodeSelector"] = json!(spec.node_selector);
     }
+    if !spec.topology_spread_constraints.is_empty() {
+        pod["topologySpreadConstraints"] = json!(spread(seen));
+    }
+    if let Some(class) = &spec.priority_class_name {
+        pod["priorityClassName"] = json!(class);
+    }
+    if let Some(scheduler) = &spec.scheduler_name {
+        pod["schedulerName"] = json!(scheduler);
+    }
+    if let Some(containers) = pod["containers"].as_array_mut() {
+        containers.extend(spec.pod.containers.iter().map(|c| json!(c)));
+    }
     if !spec.image_pull_secrets.is_empty() {
         pod["imagePullSecrets"] = json!(spec.image_pull_secrets);
     }
     pod
+}
+
+/// Without a selector of their own they spread this cluster's members.
+fn spread(seen: &Seen) -> Vec<Value> {
+    let members = json!({"matchLabels": {(APPLICATION_LABEL): APPLICATION, (SCOPE_LABEL): seen.name()}});
+    let with_selector = |constraint: Value| {
+        let mut constraint = constraint;
+        if constraint["labelSelector"].is_null() {
+            constraint["labelSelector"] = members.clone();
+        }
+        constraint
+    };
+    seen.cluster.spec.topology_spread_constraints.iter().map(|c| with_selector(json!(c))).collect()
 }
 
 fn locked_down(uid: i64) -> Value {
@@ -125,6 +147,19 @@ fn install(seen: &Seen) -> Value {
 }
 
 fn agent(seen: &Seen) -> Value {
+    let spec = &seen.cluster.spec;
+    let mut mounts = vec![
+        read_only("agent-config", "/etc/matriarch/agent"),
+        read_only("secrets", SECRETS_DIR),
+        read_only("tls", TLS_DIR),
+        read_only("declared", DECLARED_DIR),
+        read_only("api-access", "/var/run/secrets/kubernetes.io/serviceaccount"),
+        mount("run", RUN_DIR),
+        mount("socket", POSTGRES_SOCKET_DIR),
+    ];
+    if spec.tls.secret.is_some() {
+        mounts.push(read_only("server-tls", SERVER_TLS_DIR));
+    }
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     let probe = |path: &str| json!({"path": path, "port": API_PORT, "scheme": "HTTPS"});
     json!({
@@ -145,14 +180,7 @@ fn agent(seen: &Seen) -> Value {
         "readinessProbe": {"httpGet": probe("/readiness"), "periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 3},
         "resources": {"requests": {"cpu": "25m", "memory": "32Mi"}},
         "securityContext": locked_down(AGENT_UID),
-        "volumeMounts": [
-            read_only("agent-config", "/etc/matriarch/agent"),
-            read_only("secrets", SECRETS_DIR),
-            read_only("tls", TLS_DIR),
-            read_only("api-access", "/var/run/secrets/kubernetes.io/serviceaccount"),
-            mount("run", RUN_DIR),
-            mount("socket", POSTGRES_SOCKET_DIR),
-        ],
+        "volumeMounts": mounts,
     })
 }
 
@@ -182,6 +210,13 @@ fn postgres(seen: &Seen) -> Value {
     });
     if let Some(policy) = spec.image_pull_policy {
         container["imagePullPolicy"] = json!(policy.as_str());
+    }
+    if let Some(mounts) = container["volumeMounts"].as_array_mut() {
+        mounts.extend(spec.wal_storage.iter().map(|_| mount(WAL, WAL_VOLUME)));
+        mounts.extend(spec.pod.volume_mounts.iter().map(|m| json!(m)));
+    }
+    if !spec.pod.env.is_empty() {
+        container["env"] = json!(spec.pod.env);
     }
     container
 }
@@ -222,65 +257,46 @@ fn volumes_of_pod(seen: &Seen) -> Value {
             json!({"secret": {"name": name, "optional": true, "items": [file("username"), file("password")]}})
         })
         .collect();
+    if let Some(secret) = clone_secret(seen) {
+        let file = |key: &str| json!({"key": key, "path": format!("clone/{key}")});
+        let items = [file("username"), file("password")];
+        credentials.push(json!({"secret": {"name": secret, "optional": true, "items": items}}));
+    }
     credentials.push(json!({"configMap": {
         "name": names.agent_config(), "optional": true, "items": [{"key": "dbname", "path": "app/dbname"}],
     }}));
-    json!([
-        {"name": "bin", "emptyDir": {}},
-        {"name": "run", "emptyDir": {}},
-        {"name": "socket", "emptyDir": {}},
-        {"name": "tmp", "emptyDir": {}},
+    let mut volumes = vec![
+        json!({"name": "bin", "emptyDir": {}}),
+        json!({"name": "run", "emptyDir": {}}),
+        json!({"name": "socket", "emptyDir": {}}),
+        json!({"name": "tmp", "emptyDir": {}}),
         // PostgreSQL's shared memory: a runtime's own /dev/shm has 64 MiB.
-        {"name": "shm", "emptyDir": {"medium": "Memory"}},
-        {"name": "agent-config", "configMap": {"name": names.agent_config(), "defaultMode": 0o444}},
-        {"name": "tls", "secret": {"secretName": names.tls_secret(), "defaultMode": 0o440}},
-        {"name": "secrets", "projected": {"defaultMode": 0o440, "sources": credentials}},
-        {"name": "api-access", "projected": {"defaultMode": 0o440, "sources": [
+        json!({"name": "shm", "emptyDir": {"medium": "Memory"}}),
+        json!({"name": "agent-config", "configMap": {"name": names.agent_config(), "defaultMode": 0o444}}),
+        json!({"name": "tls", "secret": {"secretName": names.tls_secret(), "defaultMode": 0o440}}),
+        json!({"name": "secrets", "projected": {"defaultMode": 0o440, "sources": credentials}}),
+        json!({"name": "declared", "secret": {
+            "secretName": names.declared_secret(), "optional": true, "defaultMode": 0o440,
+        }}),
+        json!({"name": "api-access", "projected": {"defaultMode": 0o440, "sources": [
             {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
             {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
             {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}},
-        ]}},
-    ])
-}
-
-/// The claim template. Kubernetes lets nobody change it: with a StatefulSet that exists, its size stays as it was
-/// there, and [`volumes`] grows the claims.
-fn claim(seen: &Seen) -> Value {
-    let storage = &seen.cluster.spec.storage;
-    let size = seen
-        .object(Kind::StatefulSet, &seen.name())
-        .and_then(|set| set["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"].as_str())
-        .unwrap_or(&storage.size);
-    let mut claim = json!({
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": DATA, "labels": labels(&seen.name())},
-        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}},
-    });
-    if let Some(class) = &storage.storage_class {
-        claim["spec"]["storageClassName"] = json!(class);
+        ]}}),
+    ];
+    if let Some(secret) = &spec.tls.secret {
+        let file = |key: &str| json!({"key": key, "path": key});
+        let mut sources = vec![json!({"secret": {"name": secret, "items": [file("tls.crt"), file("tls.key")]}})];
+        // Without an authority of clients' certificates the members' own is used.
+        let authority = spec.tls.ca_secret.as_ref().unwrap_or(secret);
+        sources.push(json!({"secret": {"name": authority, "optional": true, "items": [file("ca.crt")]}}));
+        volumes.push(json!({"name": "server-tls", "projected": {"defaultMode": 0o440, "sources": sources}}));
     }
-    claim
+    volumes.extend(spec.pod.volumes.iter().map(|v| json!(v)));
+    json!(volumes)
 }
 
-/// Grows the claims that are smaller than the spec says.
-pub fn volumes(seen: &Seen) -> Vec<Write> {
-    let wanted = json!(seen.cluster.spec.storage.size);
-    let smaller = |claim: &Value| {
-        let has = quantity(&claim["spec"]["resources"]["requests"]["storage"]);
-        has.is_some_and(|has| quantity(&wanted).is_some_and(|wanted| has < wanted))
-    };
-    seen.objects
-        .iter()
-        .filter(|((kind, name), claim)| {
-            *kind == Kind::PersistentVolumeClaim
-                && name.starts_with(&format!("{DATA}-{}-", seen.name()))
-                && smaller(claim)
-        })
-        .map(|((kind, name), _)| Write::Patch {
-            kind: *kind,
-            name: name.clone(),
-            body: json!({"spec": {"resources": {"requests": {"storage": wanted}}}}),
-        })
-        .collect()
+/// The Secret of `bootstrap.clone`.
+fn clone_secret(seen: &Seen) -> Option<&str> {
+    Some(seen.cluster.spec.bootstrap.as_ref()?.clone.as_ref()?.secret.name.as_str())
 }

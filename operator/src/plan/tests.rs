@@ -242,7 +242,7 @@ fn steps() {
             last(s);
             annotate(s, "orders-failover", "leader", "orders-0");
         }),
-        "RollingUpdate"
+        "Switchover"
     );
     // Nothing goes on while a member is missing, stopping or not ready, nor in maintenance mode.
     assert_eq!(
@@ -295,7 +295,7 @@ fn scaling_down_keeps_the_leader() {
         change(&mut seen);
         crate::next_step::replicas(&seen)
     };
-    assert_eq!(replicas(&lead("orders-0")), 1);
+    assert_eq!(replicas(&lead("orders-0")), 2, "one at a time");
     assert_eq!(replicas(&lead("orders-2")), 3);
     assert_eq!(replicas(&lead("")), 3, "nobody knows who has every commit");
     assert!(
@@ -304,16 +304,33 @@ fn scaling_down_keeps_the_leader() {
 }
 
 #[test]
-fn volumes_grow_and_the_template_stays() {
+fn volumes_grow_and_the_set_is_made_anew_without_its_pods() {
     let mut seen = running();
+    let set = seen.objects.get_mut(&(Kind::StatefulSet, "orders".to_owned())).unwrap();
+    set["metadata"]["uid"] = json!("set-1");
     let claim =
         json!({"metadata": {"name": "data-orders-0"}, "spec": {"resources": {"requests": {"storage": "20Gi"}}}});
     seen.objects.insert((Kind::PersistentVolumeClaim, "data-orders-0".to_owned()), claim);
     assert_eq!(plan(&seen).writes, []);
     seen.cluster.spec.storage.size = "30Gi".to_owned();
     let body = json!({"spec": {"resources": {"requests": {"storage": "30Gi"}}}});
-    let grow = Write::Patch { kind: Kind::PersistentVolumeClaim, name: "data-orders-0".to_owned(), body };
-    assert_eq!(plan(&seen).writes, [grow]);
+    let grow = Write::Grow { claim: "data-orders-0".to_owned(), body };
+    let orphan = Write::Orphan { kind: Kind::StatefulSet, name: "orders".to_owned(), uid: "set-1".to_owned() };
+    assert_eq!(plan(&seen).writes, [orphan, grow.clone()]);
+    // While the garbage collector works nothing is applied to the set, and when it is gone it comes back for all pods,
+    // also if fewer are wanted by now.
+    seen.cluster.spec.instances = 1;
+    let set = seen.objects.get_mut(&(Kind::StatefulSet, "orders".to_owned())).unwrap();
+    set["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    let touches = |w: &Write| matches!(w, Write::Apply { kind: Kind::StatefulSet, .. } | Write::Orphan { .. });
+    assert!(!plan(&seen).writes.iter().any(touches));
+    seen.objects.remove(&(Kind::StatefulSet, "orders".to_owned()));
+    annotate(&mut seen, "orders-leader", "leader", "orders-2");
+    let plan = plan(&seen);
+    assert_eq!(plan.step, Step::Create);
+    let Some(Write::Apply { object, .. }) = plan.writes.iter().find(|w| touches(w)) else { panic!("{plan:?}") };
+    assert_eq!(object["spec"]["replicas"], 3);
+    assert_eq!(object["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"], "30Gi");
 }
 
 #[test]

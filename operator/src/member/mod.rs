@@ -1,57 +1,20 @@
 //! One member: its pod, and what its agent says about it in the pod's `status` annotation (Patroni's JSON).
 
-use std::collections::BTreeMap;
+mod report;
+mod trouble;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
-use matriarch_crds::names::{AGENT_CONTAINER, STATUS_ANNOTATION};
-use serde_json::Value;
+use k8s_openapi::api::core::v1::Pod;
+use matriarch_crds::names::{AGENT_CONTAINER, POSTGRES_CONTAINER, STATUS_ANNOTATION};
+
+pub use report::{AgentReport, Declared, MatriarchReport};
+pub use trouble::Trouble;
 
 use crate::plan::RESTART_ANNOTATION;
+use crate::plan::mounted::MOUNTED_ANNOTATION;
 
 /// On a pod: when the operator upgraded its agent last.
 pub const UPGRADED_ANNOTATION: &str = "matriarch.dev/agent-upgraded";
-
-/// The `status` annotation, as far as the operator needs it. Unknown and malformed fields are ignored.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct AgentReport {
-    /// Patroni's state of PostgreSQL.
-    pub state: Option<String>,
-    /// primary, replica, …
-    pub role: Option<String>,
-    /// Absolute LSN, in bytes.
-    pub xlog_location: Option<i64>,
-    /// Timeline.
-    pub timeline: Option<i64>,
-    /// `streaming` or `in archive recovery`.
-    pub replication_state: Option<String>,
-    /// PostgreSQL has to be restarted for a setting.
-    pub pending_restart: Option<bool>,
-    /// What Patroni does not have.
-    pub matriarch: MatriarchReport,
-}
-
-/// The part of the annotation that is Matriarch's own.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct MatriarchReport {
-    /// Id of the rule that holds.
-    pub rule: Option<Value>,
-    /// Why the member is where it is, for people.
-    pub reason: Option<String>,
-    /// Settings that PostgreSQL does not take, and why.
-    pub invalid_parameters: BTreeMap<String, String>,
-    /// PostgreSQL's version: `170004` or `"17.4"`.
-    pub server_version: Option<Value>,
-}
-
-/// A container that cannot run, in the kubelet's words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trouble {
-    /// One word for programs.
-    pub reason: &'static str,
-    /// What the kubelet or the scheduler said.
-    pub message: String,
-}
 
 /// One member.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -66,6 +29,14 @@ pub struct Member {
     pub created: Option<Timestamp>,
     /// It is being deleted.
     pub deleting: bool,
+    /// By when it shall be gone, if it is being deleted. On a node that does not answer it stays for longer.
+    pub gone_by: Option<Timestamp>,
+    /// Where it runs; none before it is scheduled.
+    pub node: Option<String>,
+    /// Its claims, as its volumes name them.
+    pub claims: Vec<String>,
+    /// The kubelet says that the container of PostgreSQL does not run, or there is no kubelet yet.
+    pub postgres_down: bool,
     /// Clients can use it.
     pub ready: bool,
     /// Image of the agent in the pod's spec.
@@ -76,6 +47,8 @@ pub struct Member {
     pub agent_upgraded: Option<Timestamp>,
     /// What of the spec the pod was made with; see [`RESTART_ANNOTATION`].
     pub made_with: Option<String>,
+    /// Which state of the mounted objects the kubelet was told of; see [`MOUNTED_ANNOTATION`].
+    pub mounted: Option<String>,
     /// What the agent says.
     pub report: AgentReport,
     /// What the kubelet says, if a container cannot run.
@@ -86,6 +59,7 @@ impl Member {
     /// From the pod.
     pub fn of(pod: Pod) -> Self {
         let name = pod.metadata.name.unwrap_or_default();
+        let spec = pod.spec.unwrap_or_default();
         let annotations = pod.metadata.annotations.unwrap_or_default();
         let status = pod.status.unwrap_or_default();
         let conditions = status.conditions.unwrap_or_default();
@@ -101,24 +75,36 @@ impl Member {
                 let running = c.state.as_ref().and_then(|state| state.running.as_ref());
                 (c.image.clone(), running.and_then(|running| running.started_at.as_ref()).map(|at| at.0.as_second()))
             });
+        let postgres = status.container_statuses.iter().flatten().find(|c| c.name == POSTGRES_CONTAINER);
+        let stopped = postgres.is_some_and(|c| c.state.as_ref().is_none_or(|s| s.running.is_none()));
         let mut member = Self {
             ordinal: name.rsplit('-').next().and_then(|n| n.parse().ok()).unwrap_or(i32::MAX),
             uid: pod.metadata.uid.unwrap_or_default(),
             created: pod.metadata.creation_timestamp.map(|t| t.0),
             deleting: pod.metadata.deletion_timestamp.is_some(),
-            ready,
-            agent_image: pod
-                .spec
+            gone_by: pod.metadata.deletion_timestamp.map(|t| t.0),
+            postgres_down: spec.node_name.is_none() || stopped,
+            claims: spec
+                .volumes
                 .iter()
-                .flat_map(|s| s.init_containers.iter().flatten())
+                .flatten()
+                .filter_map(|v| v.persistent_volume_claim.as_ref().map(|c| c.claim_name.clone()))
+                .collect(),
+            ready,
+            agent_image: spec
+                .init_containers
+                .iter()
+                .flatten()
                 .find(|c| c.name == AGENT_CONTAINER)
                 .and_then(|c| c.image.clone())
                 .unwrap_or_default(),
             agent_settled: false,
             agent_upgraded: annotations.get(UPGRADED_ANNOTATION).and_then(|t| t.parse().ok()),
             made_with: annotations.get(RESTART_ANNOTATION).cloned(),
-            report: annotations.get(STATUS_ANNOTATION).map(|text| report(text)).unwrap_or_default(),
-            trouble: if ready { None } else { containers.find_map(trouble).or(unscheduled) },
+            mounted: annotations.get(MOUNTED_ANNOTATION).cloned(),
+            report: annotations.get(STATUS_ANNOTATION).map(|text| report::report(text)).unwrap_or_default(),
+            trouble: if ready { None } else { containers.find_map(trouble::trouble).or(unscheduled) },
+            node: spec.node_name,
             name,
         };
         // An image of the same content may be reported by its other name for ever, so a later start will do as well.
@@ -156,7 +142,7 @@ impl Member {
 
     /// Whether it can become primary in a switchover.
     pub fn can_lead(&self) -> bool {
-        self.ready && !self.deleting && self.report.state.as_deref() == Some("running")
+        self.ready && !self.deleting && !self.report.nofailover && self.report.state.as_deref() == Some("running")
     }
 }
 
@@ -167,82 +153,9 @@ fn same_image(reported: &str, wanted: &str) -> bool {
     reported.starts_with("sha256:") || reported.ends_with(&format!("{last}{latest}")) || wanted.contains('@')
 }
 
-/// Fields are taken one by one, so that one of an unexpected type does not hide the others.
-fn report(text: &str) -> AgentReport {
-    let Ok(value) = serde_json::from_str::<Value>(text) else { return AgentReport::default() };
-    let text = |v: &Value| v.as_str().map(str::to_owned);
-    let own = &value["matriarch"];
-    AgentReport {
-        state: text(&value["state"]),
-        role: text(&value["role"]),
-        xlog_location: value["xlog_location"].as_i64(),
-        timeline: value["timeline"].as_i64(),
-        replication_state: text(&value["replication_state"]),
-        pending_restart: value["pending_restart"].as_bool(),
-        matriarch: MatriarchReport {
-            rule: own.get("rule").cloned(),
-            reason: text(&own["reason"]).filter(|r| !r.is_empty()),
-            invalid_parameters: own["invalid_parameters"]
-                .as_object()
-                .into_iter()
-                .flatten()
-                .map(|(k, v)| (k.clone(), text(v).unwrap_or_else(|| v.to_string())))
-                .collect(),
-            server_version: own.get("server_version").cloned(),
-        },
-    }
-}
-
-fn trouble(status: &ContainerStatus) -> Option<Trouble> {
-    let state = status.state.as_ref()?;
-    let waiting = state.waiting.as_ref()?;
-    let kubelet = waiting.message.clone().unwrap_or_default();
-    let (container, image) = (&status.name, &status.image);
-    let (reason, advice) = match waiting.reason.as_deref()? {
-        "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => (
-            "ImagePullFailed",
-            format!(
-                "the image {image} cannot be pulled: correct spec.image (or the operator's sidecar image), or give spec.imagePullSecrets"
-            ),
-        ),
-        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
-            ("ContainerCreateFailed", format!("the container {container} cannot be started from the image {image}"))
-        }
-        "CrashLoopBackOff" => {
-            let last = status.last_state.as_ref().and_then(|s| s.terminated.as_ref());
-            let exit = last.map(|t| format!(" (exit code {})", t.exit_code)).unwrap_or_default();
-            (
-                "CrashLooping",
-                format!(
-                    "the container {container} keeps failing{exit}: look at `kubectl logs -c {container}` of the pod"
-                ),
-            )
-        }
-        _ => return None,
-    };
-    // Of a crash loop the kubelet says only how long it waits now, which would change the status each time.
-    let message = if kubelet.is_empty() || reason == "CrashLooping" {
-        advice
-    } else {
-        format!("{advice}; the kubelet says: {kubelet}")
-    };
-    Some(Trouble { reason, message })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_report_survives_fields_of_unexpected_types() {
-        let r = report(
-            r#"{"state":"running","timeline":"x","xlog_location":7,"matriarch":{"reason":"why","invalid_parameters":{"a":"b"}}}"#,
-        );
-        assert_eq!((r.state.as_deref(), r.timeline, r.xlog_location), (Some("running"), None, Some(7)));
-        assert_eq!(r.matriarch.reason.as_deref(), Some("why"));
-        assert_eq!(r.matriarch.invalid_parameters["a"], "b");
-        assert_eq!(report("postgres://old"), AgentReport::default());
-    }
 
     #[test]
     fn an_image_is_the_same_by_its_full_name() {
