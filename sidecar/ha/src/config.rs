@@ -3,7 +3,7 @@
 mod parameters;
 mod sound;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -41,6 +41,9 @@ pub struct Dynamic {
     pub failsafe_mode: bool,
     /// Automatic actions are off.
     pub pause: bool,
+    /// Members whose PostgreSQL a person wants stopped (matriarch.fenced). Names that nobody has say nothing.
+    #[serde(default)]
+    pub fenced: BTreeSet<String>,
     /// Replication before acknowledgement.
     pub sync_mode: SyncMode,
     /// No commit is acknowledged without a standby (synchronous_mode_strict).
@@ -123,6 +126,7 @@ impl Default for Dynamic {
             check_timeline: false,
             failsafe_mode: true,
             pause: false,
+            fenced: BTreeSet::new(),
             sync_mode: SyncMode::Off,
             sync_strict: false,
             max_lag_on_syncnode: None,
@@ -191,6 +195,7 @@ impl Dynamic {
         flag(document.get("check_timeline"), &mut c.check_timeline);
         flag(document.get("failsafe_mode"), &mut c.failsafe_mode);
         flag(document.get("pause"), &mut c.pause);
+        c.fenced = lines(document.pointer("/matriarch/fenced")).unwrap_or_default().into_iter().collect();
         c.sync_mode = match document.get("synchronous_mode") {
             Some(Value::String(s)) if s.eq_ignore_ascii_case("quorum") => SyncMode::Quorum,
             other if other.and_then(boolean) == Some(true) => SyncMode::Priority,

@@ -249,7 +249,7 @@ impl Snapshot {
         // A chain of tags that comes back to us would end nowhere.
         let mut at = named;
         for _ in 0..self.members.len() {
-            let member = self.member(at).filter(|m| !m.deleting)?;
+            let member = self.member(at).filter(|m| !m.deleting && !self.config.fenced.contains(&m.name))?;
             if member.status.get("state").and_then(Value::as_str) != Some("running") {
                 return None;
             }
@@ -281,6 +281,7 @@ impl Snapshot {
             m.name != self.name
                 && m.name != leader
                 && !m.deleting
+                && !self.config.fenced.contains(&m.name)
                 && m.status.get("state").and_then(Value::as_str) == Some("running")
                 && m.tags.clonefrom
         };
@@ -332,6 +333,7 @@ impl Snapshot {
         let well = |m: &&Member| {
             m.name != self.name
                 && !m.deleting
+                && !self.config.fenced.contains(&m.name)
                 && m.peer().is_some()
                 && m.status.get("state").is_some_and(|s| s == "running")
         };

@@ -216,6 +216,8 @@ pub enum Fault {
     DataLost(usize),
     /// Automatic failover is switched off, and on again at the end.
     Pause,
+    /// A person fences the member, and lifts that at the end.
+    Fence(usize),
     /// The configuration asks for this durability until the end.
     Durability(Durability),
     /// The configuration's ttl, seconds, until the end.

@@ -28,6 +28,7 @@ pub fn plan(seed: u64) -> Plan {
         swarm.fill();
         swarm.options();
         swarm.change_of_the_leader();
+        swarm.fences();
     }
     if seed % 8 == 3 {
         swarm.config.quiet_ms = 15_000;
@@ -264,6 +265,18 @@ impl Swarm {
         let at = self.config.chaos_ms / 8 + self.below(self.config.chaos_ms / 2);
         let lasts_ms = (self.config.ttl + 5) * S;
         self.ops.push(Op { when: When::At(at), what, lasts_ms });
+    }
+
+    /// People fence members, the leader as well. (Last, so that the plans of seeds stay what they were but for this.)
+    fn fences(&mut self) {
+        if self.below(6) != 0 {
+            return;
+        }
+        for _ in 0..=self.below(3) {
+            let what = Fault::Fence(self.member());
+            let op = Op { when: self.when(), what, lasts_ms: self.lasts() };
+            self.ops.push(op);
+        }
     }
 
     /// A calm cluster, and one thing that goes wrong with its leader.

@@ -19,6 +19,8 @@ enum Kind {
     Mapping,
     /// A list of lines.
     Lines,
+    /// A list of members' names.
+    Members,
     /// A list or a mapping.
     Either,
     /// A text, or a list of texts.
@@ -26,7 +28,7 @@ enum Kind {
 }
 
 /// Keys with values that can be wrong. Everything else is kept as it is, as Patroni does.
-const KEYS: [(&str, Kind); 42] = [
+const KEYS: [(&str, Kind); 44] = [
     ("ttl", Kind::Time),
     ("loop_wait", Kind::Time),
     ("retry_timeout", Kind::Time),
@@ -45,6 +47,8 @@ const KEYS: [(&str, Kind); 42] = [
     ("failsafe_mode", Kind::Flag),
     ("check_timeline", Kind::Flag),
     ("pause", Kind::Flag),
+    ("matriarch", Kind::Mapping),
+    ("matriarch.fenced", Kind::Members),
     ("standby_cluster", Kind::Mapping),
     ("slots", Kind::Mapping),
     ("permanent_slots", Kind::Mapping),
@@ -81,7 +85,7 @@ impl Kind {
                 boolean(value).is_some() || value.as_str().is_some_and(|s| s.eq_ignore_ascii_case("quorum"))
             }
             Self::Mapping => value.is_object(),
-            Self::Lines => value.as_array().is_some_and(|lines| lines.iter().all(Value::is_string)),
+            Self::Lines | Self::Members => value.as_array().is_some_and(|lines| lines.iter().all(Value::is_string)),
             Self::Either => value.is_object() || value.is_array(),
             Self::Names => {
                 value.is_string() || value.as_array().is_some_and(|names| names.iter().all(Value::is_string))
@@ -97,6 +101,7 @@ impl Kind {
             Self::SyncMode => "true, false or quorum".to_owned(),
             Self::Mapping => "a mapping, such as {name: value}".to_owned(),
             Self::Lines => "a list of lines, such as [\"host all all all scram-sha-256\"]".to_owned(),
+            Self::Members => "a list of members' names, such as [\"orders-1\"]".to_owned(),
             Self::Either => "a list or a mapping".to_owned(),
             Self::Names => "a list of names".to_owned(),
         }

@@ -16,6 +16,9 @@ const STALE_MS: i64 = 15_000;
 /// So long at least a restart may take before it counts as failed, milliseconds.
 const PATIENCE_MS: u64 = 60_000;
 
+/// Why nothing can be ordered of a member that stays stopped.
+const FENCED: &str = "this member is fenced: take its name out of matriarch.fenced first";
+
 /// Orders of this member. They live as long as the agent does, as Patroni's.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Commands {
@@ -105,6 +108,9 @@ impl Core {
         if let Some(busy) = self.busy() {
             return Self::say(id, 503, format!("{busy} already in progress"), effects);
         }
+        if self.config.fenced.contains(&self.id.name) {
+            return Self::say(id, 503, FENCED, effects);
+        }
         if self.terminating || self.handing_over {
             return Self::say(id, 503, "stop already in progress", effects);
         }
@@ -157,6 +163,9 @@ impl Core {
             Holder::Me => return Self::say(id, 503, "I am the leader, can not reinitialize", effects),
             Holder::Other { name, .. } if name != self.id.name => {}
             _ => return Self::say(id, 503, "Cluster has no leader, can not reinitialize", effects),
+        }
+        if self.config.fenced.contains(&self.id.name) {
+            return Self::say(id, 503, FENCED, effects);
         }
         if self.terminating {
             return Self::say(id, 503, "stop already in progress", effects);

@@ -81,13 +81,15 @@ pub(super) fn starting(s: &Snapshot) -> Option<Verdict> {
 fn candidate(s: &Snapshot, status: &ServerStatus, failover: &Failover) -> Result<String, String> {
     match &failover.member {
         Some(name) => fit(s, status, name, failover.leader.is_none()).map(|()| name.clone()),
-        None => status
-            .standbys
-            .iter()
-            .map(|st| st.member.clone())
-            .find(|name| fit(s, status, name, false).is_ok())
-            .ok_or_else(|| "no good candidates have been found: no standby streams".to_owned()),
+        None => {
+            any_candidate(s, status).ok_or_else(|| "no good candidates have been found: no standby streams".to_owned())
+        }
     }
+}
+
+/// The first that could take over.
+pub(super) fn any_candidate(s: &Snapshot, status: &ServerStatus) -> Option<String> {
+    status.standbys.iter().map(|st| st.member.clone()).find(|name| fit(s, status, name, false).is_ok())
 }
 
 /// A clean shutdown sends everything to every standby that streams, and the candidate leads by its votes or with all of the log: what
@@ -99,6 +101,9 @@ fn fit(s: &Snapshot, status: &ServerStatus, name: &str, by_hand: bool) -> Result
     }
     if member.deleting {
         return Err(format!("{name} is being deleted"));
+    }
+    if s.config.fenced.contains(name) {
+        return Err(format!("{name} is fenced"));
     }
     let Some(standby) = status.standbys.iter().find(|st| st.member == name && st.state == "streaming") else {
         return Err(format!("{name} does not stream from {}", s.name));

@@ -5,6 +5,7 @@
 
 pub mod bootstrap;
 pub mod commands;
+mod fenced;
 pub mod follower;
 pub mod handover;
 pub mod leader;
@@ -142,6 +143,9 @@ pub fn decide(s: &Snapshot) -> Verdict {
     }
     if s.terminating {
         return server::terminating(s);
+    }
+    if let Some(verdict) = fenced::decide(s) {
+        return verdict;
     }
     if let Some(verdict) = commands::decide(s) {
         return verdict;

@@ -49,6 +49,12 @@ rules! {
         TerminatingRelease "release" "PostgreSQL is stopped, so the lock is handed over, with the position of the shutdown checkpoint."
         TerminatingFinish "finish" "Nothing is left to do."
     }
+    "fenced" {
+        FencedHandOver "hand-over" "A person fenced the leader (`matriarch.fenced`): fast stop with a checkpoint first, then the lock is released as for a switchover; also where nobody can take over."
+        FencedStop "stop" "A person fenced this member: its PostgreSQL is stopped, also in pause; a primary without the lock at once."
+        FencedRelease "release" "PostgreSQL of a fenced leader is stopped: the lock is released, with the position of the shutdown checkpoint."
+        Fenced "stopped" "A person fenced this member: PostgreSQL stays stopped, the member takes part in no race, and is started by the ordinary rules when the fence is lifted."
+    }
     "leader" {
         LeaderConfirm "confirm" "The lock shows this pod, but no renewal of this agent is confirmed yet."
         LeaderFenced "fenced" "The tenure ran out: a primary is stopped at once (the supervisor's fence does so without us)."

@@ -73,7 +73,7 @@ pub fn task(s: &Snapshot) -> Option<Verdict> {
 ///
 /// Died after any step: the postmaster is still fenced by the permit that it has (which is neither extended nor taken back), and the
 /// released lock says how much a successor must have.
-fn early_release(s: &Snapshot, task: &TaskView) -> Option<Verdict> {
+pub(super) fn early_release(s: &Snapshot, task: &TaskView) -> Option<Verdict> {
     let leaves = s.handing_over || s.terminating;
     if task.kind != TaskKind::Stop || !leaves || s.holder != Holder::Me || !s.server.running {
         return None;

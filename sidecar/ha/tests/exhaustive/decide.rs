@@ -144,9 +144,32 @@ fn no_loss(s: &Snapshot, actions: &[Action], holds: Checks<'_>) {
     }
 }
 
+/// A fenced member runs no PostgreSQL and takes no lock.
+fn fence(s: &Snapshot, actions: &[Action], holds: Checks<'_>) {
+    if !s.config.fenced.contains(&s.name) || s.holder == Holder::Unknown || s.terminating {
+        return;
+    }
+    let starts = |a: &Action| matches!(a, Action::Run(job) if !matches!(job, Job::Stop { .. }));
+    holds("nothing but a stop is run on a fenced member", !actions.iter().any(starts));
+    holds(
+        "a fenced member takes no lock",
+        !actions.iter().any(|a| matches!(a, Action::Acquire | Action::RaceInitialize)),
+    );
+    if s.server.running && s.server.attached && s.task.is_none() {
+        let stops = actions.iter().any(|a| matches!(a, Action::Run(Job::Stop { .. })));
+        holds("a fenced member is stopped", stops);
+    }
+    let ready = s.server.attached && s.server.installed && s.task.is_none() && s.server.dir.is_some();
+    if s.holder == Holder::Me && !s.server.running && ready {
+        holds("its lock is released", actions.iter().any(|a| matches!(a, Action::Release(_))));
+    }
+}
+
 /// Pause: nothing is started, stopped, promoted, rewound, copied or made but on a command or at the end of the pod.
 fn pause(s: &Snapshot, actions: &[Action], holds: Checks<'_>) {
-    if s.config.pause && !s.server.commanded && s.failover.is_none() && s.command.is_none() && !s.terminating {
+    let fenced = s.config.fenced.contains(&s.name);
+    if s.config.pause && !fenced && !s.server.commanded && s.failover.is_none() && s.command.is_none() && !s.terminating
+    {
         holds("nothing is run in pause", !actions.iter().any(|a| matches!(a, Action::Run(_))));
     }
 }
@@ -173,6 +196,9 @@ fn every_snapshot_has_one_verdict_that_keeps_the_promises() {
         &[vary::holder, vary::server, vary::task, vary::surroundings],
         &[vary::holder, vary::initialize, vary::server, vary::pause],
         &[vary::holder, vary::sync, vary::server, vary::pause],
+        &[vary::holder, vary::server, vary::stopping, vary::fence, vary::pause],
+        &[vary::holder, vary::server, vary::task, vary::fence],
+        &[vary::holder, vary::initialize, vary::server, vary::fence],
         &[vary::holder, vary::server, vary::repair, vary::answer, vary::pause],
         &[vary::holder, vary::server, vary::failover, vary::answer, vary::pause],
         &[vary::holder, vary::server, vary::round, vary::failover],
@@ -195,6 +221,7 @@ fn every_snapshot_has_one_verdict_that_keeps_the_promises() {
             one_primary(&s, &verdict.actions, holds);
             no_loss(&s, &verdict.actions, holds);
             pause(&s, &verdict.actions, holds);
+            fence(&s, &verdict.actions, holds);
             seen.insert(verdict.rule);
         });
     }

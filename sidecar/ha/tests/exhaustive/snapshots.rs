@@ -248,6 +248,12 @@ pub fn pause(s: &mut Snapshot, g: &mut Gen) {
     s.server.commanded = g.flag();
 }
 
+/// A person wants this member stopped, or the others.
+pub fn fence(s: &mut Snapshot, g: &mut Gen) {
+    let names = *g.pick(&["a", "bc", "abc"]);
+    s.config.fenced = names.chars().map(String::from).collect();
+}
+
 pub fn initialize(s: &mut Snapshot, g: &mut Gen) {
     let by = |name: &str| Initialize::Racing { by: Some((name.into(), format!("uid-{name}"))) };
     s.initialize = match g.below(5) {

@@ -110,6 +110,7 @@ impl World {
             | Fault::Reinitialize(m)
             | Fault::SwitchoverLater(m, _)
             | Fault::StartsFail(m)
+            | Fault::Fence(m)
             | Fault::SlowStart(m)
             | Fault::DataLost(m)
             | Fault::Switchover(m)
@@ -195,6 +196,7 @@ impl World {
                 self.check.paused_since = Some(self.now);
                 self.edit_config("pause", serde_json::Value::Bool(true));
             }
+            Fault::Fence(_) => self.fence(member, true),
             Fault::Durability(durability) => self.set_durability(*durability),
             Fault::Ttl(seconds) => self.edit_config("ttl", (*seconds).into()),
             Fault::SyncCount(n) => self.edit_config("synchronous_node_count", (*n).into()),
@@ -240,6 +242,7 @@ impl World {
             Fault::DiskSlow(..) => self.nodes[node].slow_disk_ms = 0,
             Fault::StreamStuck(_) => count(&mut self.nodes[node].stuck_stream, false),
             Fault::Pause => self.resume(),
+            Fault::Fence(_) => self.fence(member, false),
             Fault::Durability(_) => self.set_durability(plan.config.durability),
             Fault::Ttl(_) => self.edit_config("ttl", plan.config.ttl.into()),
             Fault::SyncCount(_) => self.edit_config("synchronous_node_count", plan.config.sync_count.into()),
@@ -275,6 +278,8 @@ impl World {
         if self.check.paused_since.is_some() {
             self.resume();
         }
+        self.fenced.clear();
+        self.fence_stored();
         self.set_durability(self.plan.config.durability);
         self.edit_config("ttl", self.plan.config.ttl.into());
         self.edit_config("synchronous_node_count", self.plan.config.sync_count.into());

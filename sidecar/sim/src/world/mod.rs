@@ -114,6 +114,9 @@ pub(crate) struct World {
     /// Where a healed part is on its way to.
     heal: heal::Progress,
     pub(crate) faults: faults::Active,
+    /// Members that people have fenced, one entry a fence; and whether there ever was one.
+    fenced: Vec<usize>,
+    fenced_once: bool,
     probes: [u32; PROBES],
     pub(crate) check: Checker,
     pub(crate) stats: Stats,
@@ -183,6 +186,8 @@ impl World {
             phase_since: 0,
             heal: heal::Progress::default(),
             faults: faults::Active::default(),
+            fenced: Vec::new(),
+            fenced_once: false,
             probes: [0; PROBES],
             check: Checker::new(&plan.config),
             stats: Stats::default(),

@@ -52,6 +52,28 @@ impl World {
         self.edit_config("pause", serde_json::Value::Bool(false));
     }
 
+    /// As `kubectl matriarch fence` does it. A member that is fenced twice is free when both have ended.
+    pub(super) fn fence(&mut self, member: usize, fenced: bool) {
+        if let Some(node) = self.current.get(member).copied() {
+            self.nodes[node].ordered = true;
+        }
+        let names = &mut self.fenced;
+        if fenced {
+            names.push(member);
+        } else if let Some(at) = names.iter().position(|one| *one == member) {
+            names.remove(at);
+        }
+        self.fence_stored();
+    }
+
+    pub(super) fn fence_stored(&mut self) {
+        let names: Vec<String> = self.fenced.iter().map(|member| format!("x-{member}")).collect();
+        if !names.is_empty() || self.fenced_once {
+            self.fenced_once = true;
+            self.edit_config("matriarch", serde_json::json!({"fenced": names}));
+        }
+    }
+
     pub(super) fn set_durability(&mut self, durability: Durability) {
         if self.check.durability != durability {
             self.check.asked_at = self.now;
