@@ -142,6 +142,12 @@ pub struct Server {
     pub repair: Repair,
     /// Consecutive failures of starts, and of copies.
     pub failures: u32,
+    /// When this member was last copied from another one, as far as this agent knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copied: Option<Boot>,
+    /// Consecutive failures to start as a standby.
+    #[serde(default)]
+    pub starts_failed: u32,
     /// No new task before then.
     pub retry_at: Boot,
     /// The last failure, for people.

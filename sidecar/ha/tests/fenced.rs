@@ -1,6 +1,12 @@
 //! Fenced members: PostgreSQL is stopped and stays so, a leader hands over first, and lifting the fence brings it back.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::needless_pass_by_value, missing_docs)] // a test may panic: that is how it fails
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::needless_pass_by_value,
+    clippy::cloned_ref_to_slice_refs,
+    missing_docs
+)] // a test may panic: that is how it fails
 
 mod world;
 

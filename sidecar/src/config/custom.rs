@@ -27,6 +27,8 @@ pub struct Custom {
     pub parameters: Option<Vec<String>>,
     /// What the command wrote of recovery settings stays.
     pub keep_recovery: bool,
+    /// No command: a base backup of this server.
+    pub clone: Option<super::clone::CloneFrom>,
     /// Settings of the recovery that makes the cluster from the backup: a target, a restore_command.
     pub recovery: Option<BTreeMap<String, String>>,
 }
@@ -75,6 +77,7 @@ impl Custom {
             parameters: (!flag("no_params")).then(|| command::parameters(method, &RESERVED)),
             keep_recovery: flag("keep_existing_recovery_conf"),
             recovery,
+            clone: None,
         })
     }
 

@@ -28,6 +28,10 @@ pub struct Matriarch {
     pub server_tls: Option<PathBuf>,
     /// Roles and databases as they shall be (JSON); none: nothing is declared.
     pub declared: Option<PathBuf>,
+    /// Where the WAL of a new data directory is; none: in it. On the volume, or on the one beside it whose name ends in `-wal`.
+    pub wal_dir: Option<PathBuf>,
+    /// SQL that runs once, as the superuser in the application's database, while a cluster is made.
+    pub post_init_sql: Vec<String>,
     /// The supervisor's socket.
     pub supervisor_socket: PathBuf,
     /// Where PostgreSQL's socket is, for us.
@@ -48,6 +52,9 @@ pub struct File {
     pub(super) secrets_dir: Option<PathBuf>,
     server_tls: Option<PathBuf>,
     declared: Option<PathBuf>,
+    pub(super) wal_dir: Option<PathBuf>,
+    pub(super) post_init_sql: Vec<String>,
+    pub(super) clone: Option<super::clone::CloneFrom>,
     supervisor_socket: Option<PathBuf>,
     postgres_socket_dir: Option<PathBuf>,
     pub(super) volume: Option<PathBuf>,
@@ -63,6 +70,8 @@ impl File {
             pods_service: filled(self.pods_service).unwrap_or_else(|| cluster.pods_service()),
             secrets_dir: self.secrets_dir.unwrap_or_else(|| names::SECRETS_DIR.into()),
             server_tls: self.server_tls,
+            wal_dir: self.wal_dir,
+            post_init_sql: self.post_init_sql,
             declared: Some(self.declared.unwrap_or_else(crate::declared::default_path)),
             supervisor_socket: self.supervisor_socket.unwrap_or_else(|| names::SUPERVISOR_SOCKET.into()),
             postgres_socket_dir: self.postgres_socket_dir.unwrap_or_else(|| names::POSTGRES_SOCKET_DIR.into()),
@@ -98,6 +107,8 @@ impl File {
             pods_service: filled(self.pods_service).unwrap_or_else(|| cluster.pods_service()),
             secrets_dir: self.secrets_dir.unwrap_or_else(|| names::SECRETS_DIR.into()),
             server_tls: self.server_tls,
+            wal_dir: self.wal_dir,
+            post_init_sql: self.post_init_sql,
             declared: self.declared,
             supervisor_socket,
             postgres_socket_dir: self.postgres_socket_dir.or(sockets).unwrap_or_else(default_sockets),

@@ -3,6 +3,7 @@
 
 mod bootstrap;
 pub mod changes;
+pub mod clone;
 pub mod command;
 pub mod ctl;
 pub mod custom;
@@ -121,6 +122,7 @@ impl Config {
         let pod = if in_pod { pod(&kubernetes, text("name"), &env)? } else { member(&kubernetes, text("name"), &env)? };
         let cluster = names::ClusterNames::new(scope.clone(), kubernetes.use_endpoints);
         let has_secrets = file.secrets_dir.is_some();
+        let cloned = file.clone.clone();
         let (postgres, matriarch, api) = if in_pod {
             let matriarch = file.in_pod(&cluster);
             // Our DNS name: in our certificate, in `conn_url` and in `api_url`.
@@ -132,6 +134,10 @@ impl Config {
             (postgres, matriarch, restapi.place(None)?)
         };
         check_data_dir(&postgres.data_dir, &matriarch.volume)?;
+        check_wal_dir(matriarch.wal_dir.as_deref(), &postgres.data_dir, &matriarch.volume)?;
+        if let Some(from) = &cloned {
+            from.check(document.pointer("/bootstrap/method"))?;
+        }
         if !in_pod && postgres.authentication.is_none() && !has_secrets {
             let message = "is missing: write `{superuser: {username: postgres, password: …}, replication: {username: replicator, password: …}}`";
             return Err(Error::value("postgresql.authentication", message));
@@ -142,9 +148,12 @@ impl Config {
         Ok(Self {
             initdb: bootstrap.initdb_arguments()?,
             bootstrap_dcs: bootstrap.dynamic(),
-            bootstrap: match document.get("bootstrap") {
-                Some(Value::Object(section)) => custom::Bootstrap::parse(section)?,
-                _ => custom::Bootstrap::default(),
+            bootstrap: {
+                let bootstrap = match document.get("bootstrap") {
+                    Some(Value::Object(section)) => custom::Bootstrap::parse(section)?,
+                    _ => custom::Bootstrap::default(),
+                };
+                custom::Bootstrap { custom: cloned.map(clone::CloneFrom::bootstrap).or(bootstrap.custom), ..bootstrap }
             },
             ctl: section(&document, "ctl")?,
             local: local(&document),
@@ -283,6 +292,24 @@ fn check_data_dir(data_dir: &Path, volume: &Path) -> Result<(), Error> {
         ));
     }
     Ok(())
+}
+
+/// Nobody but PostgreSQL works there, and it is emptied with the data directory.
+fn check_wal_dir(wal_dir: Option<&Path>, data_dir: &Path, volume: &Path) -> Result<(), Error> {
+    let Some(wal_dir) = wal_dir else { return Ok(()) };
+    let beside = matriarch_supervisor::wal_volume(volume);
+    let below = |volume: &Path| wal_dir.starts_with(volume) && wal_dir != volume;
+    let plain = wal_dir.components().all(|part| !matches!(part, std::path::Component::ParentDir));
+    let apart = !wal_dir.starts_with(data_dir) && !data_dir.starts_with(wal_dir);
+    if wal_dir.is_absolute() && plain && apart && (below(volume) || below(&beside)) {
+        return Ok(());
+    }
+    let message = format!(
+        "{} is no folder of its own on the data volume or the one beside it: write {}",
+        wal_dir.display(),
+        beside.join("pg_wal").display()
+    );
+    Err(Error::value("matriarch.wal_dir", message))
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ impl Authentication {
             User::Superuser => Ok(self.superuser.clone()),
             User::Replication => Ok(self.replication.clone()),
             User::Rewind => Ok(self.rewind.as_ref().unwrap_or(&self.superuser).clone()),
-            User::App => Err(SecretError::NotConfigured { user: "app" }),
+            User::App | User::Clone => Err(SecretError::NotConfigured { user: user.folder() }),
         }
     }
 }

@@ -143,12 +143,16 @@ const SECTIONS: &[(&str, &[&str])] = &[
             "pods_service",
             "secrets_dir",
             "server_tls",
+            "wal_dir",
+            "post_init_sql",
+            "clone",
             "declared",
             "supervisor_socket",
             "postgres_socket_dir",
             "volume",
         ],
     ),
+    ("matriarch.clone", &["host", "port", "ssl_mode"]),
 ];
 
 /// Of the dynamic configuration: below `bootstrap.dcs`.
@@ -176,6 +180,7 @@ const DYNAMIC: &[&str] = &[
     "ignore_slots",
     "member_slots_ttl",
     "primary_race_backoff",
+    "matriarch",
     "postgresql",
 ];
 
@@ -188,6 +193,7 @@ const OPEN: &[&str] = &[
     "kubernetes.labels",
     "tags.*",
     "bootstrap.initdb",
+    "bootstrap.dcs.matriarch",
     "bootstrap.dcs.slots",
     "bootstrap.dcs.permanent_slots",
     "bootstrap.dcs.permanent_replication_slots",

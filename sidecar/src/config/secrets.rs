@@ -16,6 +16,8 @@ pub enum User {
     Rewind,
     /// `app`
     App,
+    /// `clone`: a role of the server that a new cluster is cloned from.
+    Clone,
 }
 
 impl User {
@@ -26,6 +28,7 @@ impl User {
             Self::Replication => "replication",
             Self::Rewind => "rewind",
             Self::App => "app",
+            Self::Clone => "clone",
         }
     }
     /// Role name where the folder has no `username`.
@@ -35,6 +38,7 @@ impl User {
             Self::Replication => "replicator",
             Self::Rewind => "rewinder",
             Self::App => "app",
+            Self::Clone => "replicator",
         }
     }
 }

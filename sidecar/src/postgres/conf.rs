@@ -56,6 +56,8 @@ pub const RAISED: [(&str, &str, u64); 5] = [
 pub struct Place {
     /// PGDATA.
     pub data_dir: PathBuf,
+    /// Where the WAL of a new PGDATA is; none: in it.
+    pub wal_dir: Option<PathBuf>,
     /// Where files beside PGDATA are.
     state_dir: PathBuf,
     socket_dir: PathBuf,
@@ -80,6 +82,7 @@ impl Place {
     pub fn new(config: &Config) -> Self {
         Self {
             data_dir: config.postgres.data_dir.clone(),
+            wal_dir: config.matriarch.wal_dir.clone(),
             state_dir: config.matriarch.state_dir.clone(),
             socket_dir: config.matriarch.postgres_socket_dir.clone(),
             listen_addresses: config.postgres.listen_addresses.clone(),
@@ -150,6 +153,14 @@ impl Place {
     /// Passwords of the superuser, for a script that runs once.
     pub fn superuser_passfile(&self) -> PathBuf {
         self.state_dir.join("conf/pgpass.bootstrap")
+    }
+    /// The password for the server that a new cluster is cloned from.
+    pub fn clone_passfile(&self) -> PathBuf {
+        self.state_dir.join("conf/pgpass.clone")
+    }
+    /// There when the SQL of the bootstrap has run.
+    pub fn post_init(&self) -> PathBuf {
+        self.beside(".post-init")
     }
     /// Passwords for the WAL receiver, `pg_basebackup` and `pg_rewind`.
     pub fn passfile(&self) -> PathBuf {
@@ -326,6 +337,11 @@ pub fn conninfo(place: &Place, upstream: &Upstream, more: &[(&str, &str)]) -> St
         ("keepalives_interval", "1"),
         ("keepalives_count", "3"),
     ]);
+    self::pairs(&pairs)
+}
+
+/// libpq's keywords and values.
+pub fn pairs(pairs: &[(&str, &str)]) -> String {
     pairs.iter().map(|(name, value)| format!("{name}={}", conninfo_quote(value))).collect::<Vec<_>>().join(" ")
 }
 
@@ -463,6 +479,7 @@ mod tests {
     pub fn place() -> Place {
         Place {
             data_dir: "/v/pgdata".into(),
+            wal_dir: None,
             state_dir: "/v".into(),
             socket_dir: "/var/run/postgresql".into(),
             listen_addresses: "*".into(),

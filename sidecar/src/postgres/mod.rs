@@ -228,6 +228,9 @@ impl Postgres {
             return Ok(DataDir::Broken(format!("a pg_rewind from {} did not end well", from.trim())));
         }
         let has = |name: &str| names.iter().any(|other| other == name);
+        if let Some(why) = self.lost_wal().await? {
+            return Ok(DataDir::Broken(why));
+        }
         if !has("PG_VERSION") {
             return Ok(DataDir::Broken("there is no PG_VERSION".to_owned()));
         }

@@ -1,7 +1,9 @@
-//! Which paths file operations may touch: below the data volume, also when a link is on the way.
+//! Which paths file operations may touch: below the data volume, or the volume of the WAL beside it, also when a link is on the way.
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
+
+use matriarch_supervisor::wal_volume;
 
 /// Why a path is refused.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +40,8 @@ pub enum PathError {
 pub fn written(volume: &Path, path: &Path) -> Result<PathBuf, PathError> {
     let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     let clean: PathBuf = path.components().collect();
-    if plain && path.is_absolute() && clean.starts_with(volume) && clean != volume && !has_zero(&clean) {
+    let inside = |volume: &Path| clean.starts_with(volume) && clean != volume;
+    if plain && path.is_absolute() && (inside(volume) || inside(&wal_volume(volume))) && !has_zero(&clean) {
         Ok(clean)
     } else {
         Err(PathError::Outside { path: path.to_owned(), volume: volume.to_owned() })
@@ -67,6 +70,7 @@ pub fn target_of(volume: &Path, path: &Path) -> Result<PathBuf, PathError> {
 fn resolve(volume: &Path, path: &Path) -> Result<PathBuf, PathError> {
     let failed = |source| PathError::Resolve { path: path.to_owned(), source };
     let root = volume.canonicalize().map_err(failed)?;
+    let wal_root = wal_volume(volume).canonicalize().ok();
     let mut missing = Vec::new();
     let mut there = path;
     let real = loop {
@@ -81,7 +85,7 @@ fn resolve(volume: &Path, path: &Path) -> Result<PathBuf, PathError> {
             Err(error) => return Err(failed(error)),
         }
     };
-    if !real.starts_with(&root) {
+    if !real.starts_with(&root) && !wal_root.is_some_and(|wal| real.starts_with(wal)) {
         return Err(PathError::LeadsOutside { path: path.to_owned(), real, volume: volume.to_owned() });
     }
     Ok(missing.iter().rev().fold(real, |path, name| path.join(name)))
@@ -98,6 +102,22 @@ mod tests {
         assert_eq!(written(volume, Path::new("/v/pg//data/")).unwrap(), Path::new("/v/pg/data"));
         for path in ["/v", "/v/", "/", "/w/x", "/vv/x", "v/x", "x", "", "/v/../etc/passwd", "/v/a/../b", "/v/a\0b"] {
             assert!(written(volume, Path::new(path)).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_volume_of_the_wal_is_ours_as_well() {
+        let dir = TestDir::new();
+        let (volume, wal) = (dir.path().join("volume"), dir.path().join("volume-wal"));
+        std::fs::create_dir_all(volume.join("pgdata")).unwrap();
+        assert!(target_of(&volume, &wal.join("pg_wal")).is_err(), "there is none");
+        std::fs::create_dir_all(wal.join("pg_wal")).unwrap();
+        std::os::unix::fs::symlink(wal.join("pg_wal"), volume.join("pgdata/pg_wal")).unwrap();
+        let real = wal.canonicalize().unwrap().join("pg_wal");
+        assert_eq!(target_of(&volume, &volume.join("pgdata/pg_wal")).unwrap(), real);
+        assert_eq!(name_in(&volume, &wal.join("pg_wal")).unwrap(), real);
+        for path in [wal.clone(), dir.path().join("volume-walnut/x"), dir.path().join("volume-wal2/x")] {
+            assert!(written(&volume, &path).is_err(), "{path:?}");
         }
     }
 

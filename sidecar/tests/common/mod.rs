@@ -23,8 +23,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 pub struct Tools {
     supervisor: PathBuf,
     bin_dir: Option<PathBuf>,
-    uid: u32,
-    gid: u32,
+    pub uid: u32,
+    pub gid: u32,
 }
 
 impl Tools {
@@ -93,8 +93,17 @@ impl Member {
         Self::with(tools, name, "", "").await
     }
 
+    /// One whose section `matriarch` has more (`, key: value`, `DIR` is its folder).
+    pub async fn with_matriarch(tools: &Tools, name: &str, matriarch: &str) -> Self {
+        Self::made(tools, name, "", "", matriarch).await
+    }
+
     /// One whose sections `bootstrap` and `postgresql` have more (in YAML's flow style, `DIR` is its folder).
     pub async fn with(tools: &Tools, name: &str, bootstrap: &str, postgresql: &str) -> Self {
+        Self::made(tools, name, bootstrap, postgresql, "").await
+    }
+
+    async fn made(tools: &Tools, name: &str, bootstrap: &str, postgresql: &str, matriarch: &str) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let dir = std::env::temp_dir().join(format!("matriarch-{}-{port}-{name}", std::process::id()));
         let secrets = dir.join("secrets");
@@ -119,7 +128,8 @@ impl Member {
 bootstrap: {{initdb: [data-checksums, {{encoding: UTF8}}, {{locale: C.UTF-8}}]{bootstrap}}}
 postgresql: {{listen: '127.0.0.1:{port}', data_dir: {dir}/volume/pgdata{postgresql}}}
 matriarch: {{secrets_dir: {dir}/secrets, supervisor_socket: {dir}/sockets/supervisor.sock,
-            postgres_socket_dir: {dir}/sockets, volume: {dir}/volume}}",
+            postgres_socket_dir: {dir}/sockets, volume: {dir}/volume{matriarch}}}",
+            matriarch = matriarch.replace("DIR", &dir.display().to_string()),
             dir = dir.display(),
             bootstrap = bootstrap.replace("DIR", &dir.display().to_string()),
             postgresql = postgresql.replace("DIR", &dir.display().to_string()),

@@ -430,7 +430,11 @@ impl Core {
             self.server.dir = None;
         }
         match (job, result) {
-            (Job::BaseBackup { .. } | Job::Restore | Job::Rewind(_), Ok(())) => {
+            (job @ (Job::BaseBackup { .. } | Job::Restore | Job::Rewind(_)), Ok(())) => {
+                if !matches!(job, Job::Rewind(_)) {
+                    self.server.copied = Some(now);
+                    self.server.starts_failed = 0;
+                }
                 self.server.repair = Repair::Rewound;
                 self.server.failures = 0;
             }
@@ -446,6 +450,7 @@ impl Core {
                 self.applied = None;
                 self.checkpoint_again_at = Boot(0);
             }
+            (Job::StartStandby(_), Ok(())) => self.server.starts_failed = 0,
             (_, Ok(()) | Err(TaskError::Cancelled)) => {}
             (job, Err(error)) => {
                 let impossible = matches!(error, TaskError::Hopeless(_));
@@ -480,6 +485,9 @@ impl Core {
                     if removes && (impossible || self.server.failures >= 2) {
                         self.server.repair = Repair::Copy;
                     }
+                }
+                if matches!(job, Job::StartStandby(_)) {
+                    self.server.starts_failed = self.server.starts_failed.saturating_add(1);
                 }
                 if matches!(job, Job::StartPrimary | Job::StartStandby(_)) {
                     self.server.dir = None;

@@ -12,6 +12,11 @@ use crate::store::record::Initialize;
 const STUCK_MS: u64 = 12_000;
 /// A member named by `replicatefrom` that has sent nothing for so long is passed over, milliseconds.
 const CASCADE_MS: u64 = 6_000;
+/// A standby is copied anew of our own accord at most once in this time, milliseconds: what one copy does not mend, the next does not
+/// either, and each costs the leader a base backup.
+const COPY_AGAIN_MS: u64 = 600_000;
+/// So many failed starts in a row say that the directory cannot be started.
+const UNSTARTABLE: u32 = 10;
 /// A standby that does not accept connections after this is copied anew. Milliseconds; replay of much WAL takes its time.
 const NEVER_READY_MS: u64 = 600_000;
 
@@ -85,6 +90,16 @@ fn never_ready(s: &Snapshot) -> bool {
         && !s.config.pause
 }
 
+/// No copy was made lately. (A person's order is not asked.)
+fn copy_is_due(s: &Snapshot) -> bool {
+    s.server.copied.is_none_or(|at| s.now.ms_since(at) >= COPY_AGAIN_MS)
+}
+
+/// Could not be started again and again, and has not just been copied.
+fn unstartable(s: &Snapshot) -> bool {
+    s.server.starts_failed >= UNSTARTABLE && s.config.remove_on_rewind_failure && copy_is_due(s)
+}
+
 fn stopped(s: &Snapshot, leader: &str) -> Verdict {
     let dir = match stopped_dir(s) {
         Ok(dir) => dir,
@@ -102,6 +117,7 @@ fn stopped(s: &Snapshot, leader: &str) -> Verdict {
     if let DataDir::Present(control) = dir
         && control.standby_signal
         && s.server.repair == Repair::None
+        && !(unstartable(s) && s.leader_answer.is_none())
         && !matches!(&s.leader_answer, Some(Ok(answer)) if leads(s, answer))
     {
         return run(s, Rule::StartStandby, format!("starting as a secondary of {leader}"), Job::StartStandby(follows));
@@ -112,6 +128,14 @@ fn stopped(s: &Snapshot, leader: &str) -> Verdict {
         Some(Ok(answer)) if !leads(s, answer) => return wait(format!("{leader} is not yet the primary")),
         Some(Ok(answer)) => answer,
     };
+    if matches!(dir, DataDir::Present(_)) && s.server.repair != Repair::Copy && unstartable(s) {
+        let why = s.server.last_error.as_deref().unwrap_or("unknown");
+        return act(
+            Rule::Unstartable,
+            format!("PostgreSQL could not be started {} times ({why}): a new copy is made", s.server.starts_failed),
+            vec![Action::Repair(Repair::Copy)],
+        );
+    }
     match dir {
         DataDir::Unknown(why) => unreadable(why),
         DataDir::Empty | DataDir::Broken(_) => copy(s, leader, upstream, "trying to bootstrap"),
@@ -180,16 +204,20 @@ fn running(s: &Snapshot, leader: &str, status: &ServerStatus) -> Verdict {
         && s.now.ms_since(since) >= STUCK_MS
         && !s.config.pause
     {
+        let again = s.server.repair == Repair::Rewound && s.config.remove_on_rewind_failure;
+        if again && !copy_is_due(s) {
+            let reason = format!(
+                "no WAL from {leader}, and a copy was made lately: the next one is made ten minutes after it; PostgreSQL's log says what \
+                 is wrong"
+            );
+            return hold(Rule::CopiedLately, reason);
+        }
         return match &s.leader_answer {
             Some(Ok(answer)) if leads(s, answer) => act(
                 Rule::Stuck,
                 format!("no WAL from {leader} for {} s, though it is the primary", s.now.ms_since(since) / 1000),
                 vec![
-                    Action::Repair(if s.server.repair == Repair::Rewound && s.config.remove_on_rewind_failure {
-                        Repair::Copy
-                    } else {
-                        Repair::Rewind
-                    }),
+                    Action::Repair(if again { Repair::Copy } else { Repair::Rewind }),
                     Action::Run(Job::Stop { immediate: false }),
                 ],
             ),

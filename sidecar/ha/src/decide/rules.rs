@@ -90,6 +90,8 @@ rules! {
         Follow "follow" "Streams from somebody else, or from nobody: the configuration is changed by reload."
         CopySlots "copy-slots" "Permanent logical slots of the leader are not here: their state is copied, with a restart, so that a failover does not lose them."
         Stuck "stuck" "The leader is the primary, but we have not streamed for long: stop, to compare and repair."
+        CopiedLately "copied-lately" "The standby has still not streamed, although it was copied a moment ago: another copy would not help. The next is made ten minutes after the last."
+        Unstartable "unstartable" "The standby could not be started ten times, and the leader has said that it is the primary: a new copy is made, at most one in ten minutes."
         FollowerPaused "paused" "Paused: PostgreSQL runs as primary though somebody else has the lock; a person did that."
         Following "following" "All is well."
     }

@@ -40,6 +40,7 @@ impl Postgres {
                 return Err(Error::State(format!("{} is not empty: initdb touches no data", data_dir.display())));
             }
         }
+        self.supervisor.file(FileOp::Remove { path: self.place.post_init() }).await?;
         let fresh = self.place.beside(".init");
         self.supervisor.file(FileOp::RemoveTree { path: fresh.clone() }).await?;
         let mut arguments = vec![
@@ -52,6 +53,7 @@ impl Postgres {
             "--no-instructions".to_owned(),
         ];
         arguments.extend(self.config().initdb.iter().cloned());
+        arguments.extend(self.fresh_wal_dir().await?);
         let mut run = tool("initdb", arguments);
         // The locale of the database comes from the arguments, or is C.
         run.stdin = format!("{}\n", superuser.password);
@@ -90,6 +92,7 @@ impl Postgres {
             }
             Err(error) => missing("the application", &error),
         }
+        self.post_init_sql().await?;
         self.post_script().await?;
         self.bootstrapped().await
     }

@@ -57,7 +57,7 @@ impl Postgres {
 
     /// What is lost if everything dies after a step:
     /// 1. `.new` of an earlier try is removed: nothing.
-    /// 2. PGDATA is removed: this member's copy; the core has made sure that it is not the only one.
+    /// 2. PGDATA is removed, and the folder of its WAL is emptied: this member's copy; the core has made sure that it is not the only one.
     /// 3. The copy is made in `.new`: the work, and it begins again.
     /// 4. standby.signal is written there: nothing. A copy never is without it, so none can start as a primary.
     /// 5. `.new` becomes PGDATA: nothing.
@@ -70,6 +70,7 @@ impl Postgres {
             self.supervisor.file(FileOp::Remove { path }).await?;
         }
         self.files.forget();
+        let wal_dir = self.fresh_wal_dir().await?;
         // Not under the member's name: a copy in the making must never count as a synchronous standby.
         let name = format!("clone of {}", self.config().pod.name);
         let source = conf::conninfo(&self.place, from, &[("user", &replication.username), ("application_name", &name)]);
@@ -82,6 +83,7 @@ impl Postgres {
                 "--checkpoint=fast".to_owned(),
                 "--no-password".to_owned(),
             ];
+            arguments.extend(wal_dir.clone());
             arguments.extend(slot.map(|slot| format!("--slot={slot}")));
             arguments.extend(options.iter().cloned());
             tool("pg_basebackup", arguments)
@@ -91,6 +93,7 @@ impl Postgres {
         if !finished.success() && from.slot.is_some() && no_slot(&finished.output.stderr) {
             // The leader has not made our slot yet: a temporary one will do.
             self.supervisor.file(FileOp::RemoveTree { path: fresh.clone() }).await?;
+            self.fresh_wal_dir().await?;
             finished = self.supervisor.run(backup(None)).await?;
         }
         if !finished.success() {

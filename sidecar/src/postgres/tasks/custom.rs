@@ -34,8 +34,15 @@ impl Postgres {
             self.move_aside().await?;
         }
         self.supervisor.write(self.place.partial(), format!("the bootstrap `{}`\n", custom.name), 0o600).await?;
-        let argv = custom.argv(&self.config().scope, &data_dir.to_string_lossy());
-        let failed = match self.fill(argv, BTreeMap::new()).await {
+        self.supervisor.file(FileOp::Remove { path: self.place.post_init() }).await?;
+        let filled = match &custom.clone {
+            Some(from) => self.clone_from(from).await?,
+            None => {
+                let argv = custom.argv(&self.config().scope, &data_dir.to_string_lossy());
+                self.fill(argv, BTreeMap::new()).await
+            }
+        };
+        let failed = match filled {
             Err(error @ CallError::Detached) => return Err(error.into()),
             Err(error) => Some(error.to_string()),
             Ok(finished) if finished.success() => {
@@ -46,7 +53,12 @@ impl Postgres {
         };
         if let Some(why) = failed {
             self.move_aside().await?;
-            return Err(Error::Hopeless(format!("bootstrap.method {}: {why}", custom.name)));
+            let key = if custom.clone.is_some() {
+                "matriarch.clone".to_owned()
+            } else {
+                format!("bootstrap.method {}", custom.name)
+            };
+            return Err(Error::Hopeless(format!("{key}: {why}")));
         }
         self.mark_bootstrap(Some(format!("{}\n", custom.name))).await?;
         for path in [self.place.rewinding(), self.place.partial()] {
@@ -68,6 +80,7 @@ impl Postgres {
         if self.supervisor.list(self.place.data_dir.clone()).await?.is_some() {
             self.supervisor.file(FileOp::RemoveTree { path: failed.clone() }).await?;
             self.supervisor.file(FileOp::Rename { from: self.place.data_dir.clone(), to: failed }).await?;
+            self.move_wal_aside().await?;
         }
         self.supervisor.file(FileOp::Remove { path: self.place.partial() }).await?;
         self.mark_bootstrap(None).await?;

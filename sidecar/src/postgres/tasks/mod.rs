@@ -3,10 +3,12 @@
 mod archive;
 mod bootstrap;
 mod clone;
+mod clone_from;
 mod compare;
 mod custom;
 mod rewind;
 mod run;
+mod wal_dir;
 
 use std::time::Duration;
 
