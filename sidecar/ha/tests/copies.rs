@@ -21,23 +21,27 @@ fn rule(world: &mut World, name: &str) -> String {
 #[test]
 fn a_standby_that_lacks_wal_is_copied_once_and_then_not_for_ten_minutes() {
     let (mut world, _, other) = cluster(QUORUM);
+    // Longer ago than its first copy counts.
+    world.run(610_000);
     let before = world.node(&other).copies;
-    world.node(&other).db.stuck = true;
+    world.node(&other).db.deprived = true;
     world.run_until("a copy", 60_000, |w| w.node(&other).copies == before + 1);
     // The copy does not help.
-    world.node(&other).db.stuck = true;
+    world.node(&other).db.deprived = true;
     world.run(300_000);
     assert_eq!(world.node(&other).copies, before + 1, "one copy in ten minutes");
     assert_eq!(rule(&mut world, &other), "follower.copied-lately");
     assert!(world.node(&other).db.running, "what it has can be read");
     world.run_until("the next copy", 400_000, |w| w.node(&other).copies == before + 2);
-    world.node(&other).db.stuck = false;
+    world.node(&other).db.deprived = false;
     world.run_until("it streams", 60_000, settled);
 }
 
 #[test]
 fn a_standby_that_cannot_be_started_is_copied_while_the_leader_vouches_for_its_data() {
     let (mut world, leader, other) = cluster(QUORUM);
+    // Longer ago than its first copy counts.
+    world.run(610_000);
     let before = world.node(&other).copies;
     let broken = TaskError::Failed("PostgreSQL ended (exit code 1)".into());
     world.failing.push((other.clone(), "StartStandby", broken));
@@ -45,7 +49,8 @@ fn a_standby_that_cannot_be_started_is_copied_while_the_leader_vouches_for_its_d
     world.unheard.insert(leader.clone());
     world.crash(&other);
     world.run(120_000);
-    assert_eq!(world.node(&other).copies, before, "{}", rule(&mut world, &other));
+    let speaks = rule(&mut world, &other);
+    assert_eq!(world.node(&other).copies, before, "{speaks}");
     world.unheard.clear();
     world.run_until("a copy", 90_000, |w| w.node(&other).copies == before + 1);
     assert!(world.node(&other).verdicts.iter().any(|(_, rule, _)| rule == "follower.unstartable"));

@@ -176,7 +176,14 @@ pub fn repair(s: &mut Snapshot, g: &mut Gen) {
     s.server.repair = *g.pick(&[Repair::None, Repair::Rewind, Repair::Rewound, Repair::Copy]);
     s.config.use_pg_rewind = g.flag();
     s.config.replica_without_leader = !s.config.use_pg_rewind;
-    (s.server.failures, s.server.retry_at) = *g.pick(&[(0, at(-1)), (3, at(-1)), (1, at(100))]);
+    (s.server.failures, s.server.retry_at) = (0, at(-1));
+    match g.below(5) {
+        0 => {}
+        1 => s.server.failures = 3,
+        2 => (s.server.failures, s.server.retry_at) = (1, at(100)),
+        3 => s.server.copied = Some(at(-60_000)),
+        _ => s.server.starts_failed = 10,
+    }
 }
 
 /// A task in progress.

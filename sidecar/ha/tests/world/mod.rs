@@ -33,6 +33,8 @@ pub struct Database {
     pub slots: Vec<SlotStatus>,
     /// Receives nothing any more.
     pub stuck: bool,
+    /// Nobody has the WAL that it needs: it does not stream.
+    pub deprived: bool,
     /// How long a stop takes after the shutdown checkpoint, and the pending stop.
     pub archiver_ms: u64,
     /// Answers nothing.
@@ -465,6 +467,7 @@ impl World {
                 data.lsn += 10;
             } else if let Some(upstream) = &node.db.config.upstream
                 && !node.db.stuck
+                && !node.db.deprived
                 && let Some((timeline, lsn)) = heads.get(&upstream.member)
                 && *lsn >= data.lsn
             {
@@ -699,7 +702,10 @@ impl World {
         };
         let upstream = db.config.upstream.as_ref().map(|u| u.member.clone());
         let streams = |node: &Node, from: &str| {
-            node.db.running && !node.db.primary && node.db.config.upstream.as_ref().is_some_and(|u| u.member == from)
+            node.db.running
+                && !node.db.primary
+                && !node.db.deprived
+                && node.db.config.upstream.as_ref().is_some_and(|u| u.member == from)
         };
         let loaded = SyncNames::parse(self.old_setting.as_ref().unwrap_or(&db.config.sync_names));
         let listed = |member: &String| loaded.is_star() || loaded.names.contains(member);
@@ -716,6 +722,7 @@ impl World {
             })
             .collect();
         let streaming = !db.primary
+            && !db.deprived
             && upstream.is_some_and(|u| match self.nodes.get(&u) {
                 Some(node) => node.db.running,
                 None => self.remote.is_some(),

@@ -35,12 +35,11 @@ impl Postgres {
         }
         self.supervisor.write(self.place.partial(), format!("the bootstrap `{}`\n", custom.name), 0o600).await?;
         self.supervisor.file(FileOp::Remove { path: self.place.post_init() }).await?;
-        let filled = match &custom.clone {
-            Some(from) => self.clone_from(from).await?,
-            None => {
-                let argv = custom.argv(&self.config().scope, &data_dir.to_string_lossy());
-                self.fill(argv, BTreeMap::new()).await
-            }
+        let filled = if let Some(from) = &custom.clone {
+            self.clone_from(from).await?
+        } else {
+            let argv = custom.argv(&self.config().scope, &data_dir.to_string_lossy());
+            self.fill(argv, BTreeMap::new()).await
         };
         let failed = match filled {
             Err(error @ CallError::Detached) => return Err(error.into()),
