@@ -8,7 +8,7 @@ use crate::observe::Seen;
 
 const REASON: &str = "NodeDrain";
 
-/// Row 8.
+/// Row 9.
 pub(super) fn step(seen: &Seen) -> Option<Step> {
     let why = reason(seen)?;
     // Where all nodes are closed nothing is won by moving.

@@ -73,7 +73,7 @@ fn verdict(seen: &Seen, m: &Member, name: &str, claim: Option<&Value>) -> Option
     })
 }
 
-/// Row 9.
+/// Row 10.
 pub(super) fn step(seen: &Seen) -> Option<Step> {
     let lost = lost(seen)?;
     let m = lost.member;

@@ -11,14 +11,15 @@
 //! | 5 | a switchover is asked for and not done | wait for it | `switchover.rs` |
 //! | 6 | `switchover` with an id that was not acted on | validate it and ask for it | `field.rs` |
 //! | 7 | fewer instances wanted, and the leader's ordinal would go | switch over to a member that stays | `scale.rs` |
-//! | 8 | the leader's node is being drained | switch over to a member on another node | `drain.rs` |
-//! | 9 | a standby's volume is lost for good, and enough copies are left | delete its claim and pod: it is copied anew | `lost.rs` |
-//! | 10 | a pod that is not ready runs an older agent, or was made with an older spec | upgrade or replace that one first: nothing is lost | `rolling.rs` |
-//! | 11 | some pod is missing, stopping or not ready | wait for it | `rolling.rs` |
-//! | 12 | fewer instances wanted | one pod less, when all that stay are ready | `scale.rs` |
-//! | 13 | a pod runs an older agent | upgrade it in place: replicas first, the leader last | `rolling.rs` |
-//! | 14 | a replica was made with an older spec | replace it, in a maintenance window | `rolling.rs` |
-//! | 15 | the leader was made with an older spec | switch over, then it is a replica; alone, replace it | `rolling.rs` |
+//! | 8 | fewer instances wanted, and all that stay are ready | one pod less | `scale.rs` |
+//! | 9 | the leader's node is being drained | switch over to a member on another node | `drain.rs` |
+//! | 10 | a standby's volume is lost for good, and enough copies are left | delete its claim and pod: it is copied anew | `lost.rs` |
+//! | 11 | a pod that is not ready runs an older agent, or was made with an older spec | upgrade or replace that one first: nothing is lost | `rolling.rs` |
+//! | 12 | some pod is missing, stopping or not ready | wait for it | `rolling.rs` |
+//! | 13 | fewer instances wanted, and something else hinders | wait for it | `scale.rs` |
+//! | 14 | a pod runs an older agent | upgrade it in place: replicas first, the leader last | `rolling.rs` |
+//! | 15 | a replica was made with an older spec | replace it, in a maintenance window | `rolling.rs` |
+//! | 16 | the leader was made with an older spec | switch over, then it is a replica; alone, replace it | `rolling.rs` |
 //!
 //! In maintenance mode (pause) only agents are upgraded and a switchover by field is done; what would stop PostgreSQL
 //! waits. A fenced member counts as absent: it is left alone, and nothing else is stopped meanwhile.
@@ -120,11 +121,12 @@ pub fn next_step(seen: &Seen) -> Step {
         .or_else(|| switchover::under_way(seen))
         .or_else(|| field::step(seen))
         .or_else(|| scale::hand_over(seen))
+        .or_else(|| scale::shrink(seen))
         .or_else(|| drain::step(seen))
         .or_else(|| lost::step(seen))
         .or_else(|| rolling::repair(seen))
         .or_else(|| rolling::wait_for_members(seen))
-        .or_else(|| scale::step(seen))
+        .or_else(|| scale::waits(seen))
         .or_else(|| rolling::agents(seen))
         .or_else(|| rolling::replace(seen))
         .or_else(|| drain::waits(seen))

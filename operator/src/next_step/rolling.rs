@@ -12,7 +12,7 @@ use crate::plan::restart_hash;
 /// restarts the container within a second or two, and its probe runs every two.
 pub const AGENT_SETTLES: i64 = 5;
 
-/// Row 10: a broken pod can only get better, and so a spec that was wrong can be corrected.
+/// Row 11: a broken pod can only get better, and so a spec that was wrong can be corrected.
 pub(super) fn repair(seen: &Seen) -> Option<Step> {
     let broken = || seen.members.iter().filter(|m| !m.ready && !m.deleting);
     if let Some(m) = broken().find(|m| old_agent(seen, m)) {
@@ -38,7 +38,7 @@ fn may_go(seen: &Seen, m: &Member) -> bool {
     m.postgres_down || state != Some("running") || (serving_leader(seen).is_some() && others_are_ready())
 }
 
-/// Row 11.
+/// Row 12.
 pub(super) fn wait_for_members(seen: &Seen) -> Option<Step> {
     if let Some((_, message)) = expected(seen).find_map(Member::problem) {
         return Some(Step::wait("MembersNotReady", format!("waiting until every member is ready: {message}")));
@@ -50,7 +50,7 @@ pub(super) fn wait_for_members(seen: &Seen) -> Option<Step> {
     Some(Step::wait("Scaling", format!("{} of {wanted} members exist", count(seen.members.len()))))
 }
 
-/// Row 13.
+/// Row 14.
 pub(super) fn agents(seen: &Seen) -> Option<Step> {
     if seen.members.iter().any(|m| !settled(seen, m)) {
         return Some(Step::wait("AgentUpgrade", "waiting until the upgraded agent answers"));
@@ -58,7 +58,7 @@ pub(super) fn agents(seen: &Seen) -> Option<Step> {
     in_order(seen).into_iter().find(|m| old_agent(seen, m)).map(|m| Step::UpgradeAgent { pod: m.name.clone() })
 }
 
-/// Rows 14 and 15.
+/// Rows 15 and 16.
 pub(super) fn replace(seen: &Seen) -> Option<Step> {
     let (m, why) = in_order(seen).into_iter().find_map(|m| outdated(seen, m).map(|why| (m, why)))?;
     let must = format!("{} has to be replaced ({why})", m.name);

@@ -1,47 +1,47 @@
 //! Scaling down: one pod at a time, never the leader, and only when all that stay are ready.
 
-use super::{Step, count, leads, serving_leader, set, switchover};
+use super::{Step, leads, serving_leader, set, switchover};
 use crate::observe::Seen;
+
+const SHRINKS: &str = "ScaleDown";
+const WAITS: &str = "ScaleDownWaiting";
 
 /// Row 7: the leader leaves the ordinals that go.
 pub(super) fn hand_over(seen: &Seen) -> Option<Step> {
+    // While that waits for a standby other steps go on: they may be what it waits for.
+    leaves(seen).filter(|step| matches!(step, Step::Switchover { .. }))
+}
+
+/// The switchover that it takes before any pod may go, or what that waits for.
+fn leaves(seen: &Seen) -> Option<Step> {
+    let wanted = seen.cluster.spec.instances;
+    set::live(seen).filter(|live| wanted < *live)?;
+    let leader = serving_leader(seen).filter(|leader| leader.ordinal >= wanted)?;
+    let why = format!("{} leads and would be removed by scaling down", leader.name);
+    Some(switchover::ask(seen, WAITS, wanted, &why))
+}
+
+/// Row 8: the pod with the highest ordinal goes.
+pub(super) fn shrink(seen: &Seen) -> Option<Step> {
+    let wanted = seen.cluster.spec.instances;
+    let live = set::live(seen).filter(|live| wanted < *live && refusal(seen, *live).is_none())?;
+    Some(Step::wait(SHRINKS, format!("scaling down from {live} to {wanted} members, one at a time")))
+}
+
+/// Whether that is the step that is taken now, and no other.
+pub(super) fn shrinks(step: &Step) -> bool {
+    matches!(step, Step::Wait { reason: SHRINKS, .. })
+}
+
+/// Row 13: why the next pod may not go yet.
+pub(super) fn waits(seen: &Seen) -> Option<Step> {
     let wanted = seen.cluster.spec.instances;
     let live = set::live(seen).filter(|live| wanted < *live)?;
-    let reason = "ScaleDownWaiting";
-    let Some(leader) = seen.leader() else {
-        return (seen.initialized() && !some_are_broken(seen, live)).then(|| {
-            Step::wait(
-                reason,
-                "scaling down waits until a member leads, for without a leader nobody knows which member has every commit",
-            )
-        });
-    };
-    let stays = seen.members.iter().find(|m| m.name == leader).is_some_and(|m| m.ordinal < wanted);
-    if stays || serving_leader(seen).is_none() {
-        return None;
+    let why = refusal(seen, live)?;
+    if let Some(step) = leaves(seen) {
+        return Some(step);
     }
-    Some(switchover::ask(seen, reason, wanted, "the leader would be removed by scaling down"))
-}
-
-/// Members that have to be repaired, or waited for, before anybody can lead.
-fn some_are_broken(seen: &Seen, live: i32) -> bool {
-    count(seen.members.len()) < live || seen.members.iter().any(|m| !m.ready)
-}
-
-/// Row 12: why the next pod may not go yet.
-pub(super) fn step(seen: &Seen) -> Option<Step> {
-    let wanted = seen.cluster.spec.instances;
-    let live = set::live(seen).filter(|live| wanted < *live)?;
-    let message = match refusal(seen, live) {
-        Some(why) => format!("scaling down from {live} to {wanted} members waits: {why}"),
-        None => format!("scaling down from {live} to {wanted} members, one at a time"),
-    };
-    Some(Step::wait(if may_shrink(seen, live) { "ScaleDown" } else { "ScaleDownWaiting" }, message))
-}
-
-/// Whether the pod with the highest ordinal may go now.
-pub(super) fn may_shrink(seen: &Seen, live: i32) -> bool {
-    refusal(seen, live).is_none()
+    Some(Step::wait(WAITS, format!("scaling down from {live} to {wanted} members waits: {why}")))
 }
 
 fn refusal(seen: &Seen, live: i32) -> Option<String> {

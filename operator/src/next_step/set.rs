@@ -6,7 +6,7 @@
 //! fail over as ever; only one that dies is not made anew until the operator is back. The new set is made for no fewer
 //! pods than there are, so that it never begins by removing one: scaling down goes its own way, leader last.
 
-use super::{Step, count, hibernate, leads, scale};
+use super::{Step, count, hibernate, leads, next_step, scale};
 use crate::kinds::Kind;
 use crate::observe::Seen;
 use crate::plan::claims;
@@ -51,13 +51,14 @@ pub fn replicas(seen: &Seen) -> i32 {
         };
     }
     match live {
-        None | Some(0) => wanted.max(last_leaders(seen)),
+        None | Some(0) => {
+            // A cluster that is woken before its pods were told to stop keeps them.
+            let stay = seen.members.iter().filter(|m| !m.deleting).map(|m| m.ordinal.saturating_add(1)).max();
+            wanted.max(last_leaders(seen)).max(stay.unwrap_or(0))
+        }
         Some(live) if wanted < live => {
-            if scale::may_shrink(seen, live) {
-                live - 1
-            } else {
-                live
-            }
+            // One step at a time: nothing is removed beside another step.
+            if scale::shrinks(&next_step(seen)) { live - 1 } else { live }
         }
         Some(_) => wanted,
     }
@@ -84,7 +85,7 @@ fn last_leaders(seen: &Seen) -> i32 {
 
 /// Whether every replica of the set exists, and none more.
 pub(super) fn complete(seen: &Seen) -> bool {
-    live(seen).is_none_or(|live| live == count(seen.members.len()))
+    live(seen).is_none_or(|live| live == count(seen.members.len()) && seen.members.iter().all(|m| m.ordinal < live))
 }
 
 /// The members that are expected to serve: not fenced, or leading all the same.

@@ -1,5 +1,7 @@
 //! What is planned, case by case, and all objects of the smallest cluster as they are committed in `golden.yaml`.
 
+mod fields;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
