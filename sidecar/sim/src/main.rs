@@ -228,6 +228,8 @@ fn count(sum: &mut Sum, seed: u64, outcome: Option<Outcome>) {
     sum.total.events += stats.events;
     sum.total.time += stats.time;
     sum.total.async_lost += stats.async_lost;
+    // In whatever order the threads come.
+    sum.total.hash = sum.total.hash.wrapping_add(stats.hash.rotate_left((seed % 64) as u32));
     for rule in stats.rules.keys() {
         *sum.total.rules.entry(rule).or_default() += 1;
     }
@@ -240,12 +242,14 @@ fn report(sum: &Sum, seconds: f64) -> ExitCode {
     #[allow(clippy::cast_precision_loss)] // for people
     let rate = sum.seeds as f64 / seconds;
     println!(
-        "{} seeds in {seconds:.1} s ({rate:.0} a second): {} acknowledged commits, {} failovers, {} hours of virtual time, {} calls of a core",
+        "{} seeds in {seconds:.1} s ({rate:.0} a second): {} acknowledged commits, {} failovers, {} hours of virtual time, {} calls of a core, \
+         hash {:016x}",
         sum.seeds,
         sum.total.acks,
         sum.total.failovers,
         sum.total.time / 3_600_000_000,
         sum.total.handled,
+        sum.total.hash,
     );
     let telling = 100 - sum.vacuous * 100 / sum.seeds.max(1);
     println!(

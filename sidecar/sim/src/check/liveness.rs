@@ -114,19 +114,49 @@ impl World {
         {
             return Expected::Either;
         }
-        if self.electable(core) { Expected::MustLead } else { Expected::MustNotLead }
+        match (self.electable(core), self.electable_some_day(core)) {
+            (true, _) => Expected::MustLead,
+            (false, true) => Expected::Either,
+            (false, false) => Expected::MustNotLead,
+        }
     }
 
     /// One of them could win an election that only they take part in.
     pub(crate) fn electable(&self, core: &[usize]) -> bool {
+        self.could_win(core, true)
+    }
+
+    /// The same when standbys that are not consistent yet have become so, and a person overrules what failsafe asks for.
+    fn electable_some_day(&self, core: &[usize]) -> bool {
+        self.could_win(core, false)
+    }
+
+    /// What failsafe asks of who leads next: the last leader knew of it, and if an earlier pod of its name was that leader, another
+    /// that it knew of has to say that the lock is free.
+    fn failsafe_allows(&self, record: &LockRecord, candidate: usize, core: &[usize]) -> bool {
+        let n = &self.nodes[self.current[candidate]];
+        let known = |member: usize| record.failsafe.contains_key(&self.nodes[self.current[member]].name);
+        if !self.config().failsafe || record.failsafe.is_empty() {
+            return true;
+        }
+        let replaces = record.leader.as_deref() == Some(n.name.as_str())
+            && record.holder_uid.as_deref().is_some_and(|uid| uid != n.uid)
+            && record.failsafe.keys().any(|name| *name != n.name);
+        known(candidate) && (!replaces || core.iter().any(|member| *member != candidate && known(*member)))
+    }
+
+    fn could_win(&self, core: &[usize], now: bool) -> bool {
         // What is stored decides, also while the configuration asks for something else.
         let state = self.sync_state();
+        let record = self.api.get(Kind::Lock, self.leader_object()).map(|o| LockRecord::parse(&o)).unwrap_or_default();
         if state.leader.is_none() {
             return core.iter().any(|member| !self.never_leads(*member));
         }
         let usable = |member: usize| {
             let n = &self.nodes[self.current[member]];
-            n.disk.intact().then(|| (self.wal.timeline(n.disk.written.branch), n.disk.written.lsn))
+            // PostgreSQL tells no position before its log is consistent.
+            let tells = n.disk.written.lsn >= n.disk.consistent || !now;
+            (n.disk.intact() && tells).then(|| (self.wal.timeline(n.disk.written.branch), n.disk.written.lsn))
         };
         let may_win = |candidate: usize| {
             let Some(position) = usable(candidate).filter(|_| !self.never_leads(candidate)) else { return false };
@@ -139,7 +169,6 @@ impl World {
             !ahead && elected(&state, &self.nodes[self.current[candidate]].name, &votes)
         };
         // Whoever has the whole log of a primary that stopped in order lacks nothing, votes or not.
-        let record = self.api.get(Kind::Lock, self.leader_object()).map(|o| LockRecord::parse(&o)).unwrap_or_default();
         let complete = |candidate: usize| {
             record.leader.is_none()
                 && !self.never_leads(candidate)
@@ -147,6 +176,9 @@ impl World {
                     usable(candidate).is_some_and(|(t, lsn)| t == timeline.0 && lsn > end.0)
                 })
         };
-        core.iter().any(|candidate| may_win(*candidate) || complete(*candidate))
+        core.iter().any(|candidate| {
+            let allowed = !now || self.failsafe_allows(&record, *candidate, core);
+            allowed && (may_win(*candidate) || complete(*candidate))
+        })
     }
 }

@@ -64,6 +64,8 @@ pub(crate) struct Checker {
     /// When the last acknowledgement left.
     answered: Time,
     highest_timeline: u32,
+    /// Tasks since all is quiet.
+    tried_again: u32,
 }
 
 impl Checker {
@@ -85,6 +87,7 @@ impl Checker {
             routing: s8_routing::Routing::default(),
             answered: 0,
             highest_timeline: 0,
+            tried_again: 0,
         }
     }
 

@@ -6,6 +6,8 @@ use crate::world::{MS, Phase, S, World};
 
 /// What was begun before may still be written.
 const SETTLES: u64 = 10 * S;
+/// What failed in the time of faults is tried again later: so many tasks begin the silence anew.
+const TRIED_AGAIN: u32 = 2;
 
 impl World {
     /// A write leaves.
@@ -17,6 +19,14 @@ impl World {
         };
         if self.phase == Phase::Quiet {
             self.nodes[node].agent.writes.push(name.clone());
+        }
+    }
+
+    /// A long task begins.
+    pub(crate) fn task_in_silence(&mut self) {
+        if self.phase == Phase::Quiet && self.check.tried_again < TRIED_AGAIN {
+            self.check.tried_again += 1;
+            self.phase_since = self.now;
         }
     }
 

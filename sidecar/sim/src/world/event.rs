@@ -112,6 +112,8 @@ impl Ev {
             | Self::Socket { node, .. }
             | Self::Fence { node, .. }
             | Self::Task { node, .. }
+            | Self::AgentStart { node, .. }
+            | Self::SupervisorStart { node, .. }
             | Self::Server { node, .. } => Some(*node),
             _ => None,
         }

@@ -294,7 +294,8 @@ impl World {
         let deferred = std::mem::take(&mut self.nodes[node].deferred);
         let mut after = 0;
         for event in deferred {
-            after += self.draws.below(For::Process, node, 60);
+            // In the order in which they came.
+            after += self.draws.between(For::Process, node, 1, 60);
             self.push(after, event);
         }
     }
