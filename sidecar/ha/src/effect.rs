@@ -1,6 +1,7 @@
 //! What the core wants done: the outputs of [`crate::core::Core`], one call of kube, supervisor, PostgreSQL or a peer each.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -100,7 +101,7 @@ pub enum Effect {
         role: String,
     },
     /// What REST, probes and metrics show from now on.
-    Publish(Box<View>),
+    Publish(Arc<View>),
     /// A verdict that differs from the one before: to be logged once, with its inputs.
     Verdict {
         /// The rule's id.

@@ -78,7 +78,9 @@ impl Candidate<'_> {
     /// One member that the holder has to ask in failsafe, for whom the lock is free and who has promised nothing, proves that it is over.
     fn holder_is_over(&self, round: &Round) -> bool {
         let over = |name: &str| matches!(round.asked.get(name), Some(Some(Ok(a))) if a.free && !a.promised);
-        self.by_hand || self.replaces.is_none_or(|topology| topology.keys().any(|name| over(name)))
+        self.by_hand
+            || mutants::on(Mutant::ReplacementAsksNobody)
+            || self.replaces.is_none_or(|topology| topology.keys().any(|name| over(name)))
     }
 
     /// Comes before us if it is as far as we are.

@@ -82,6 +82,22 @@ pub enum Mutant {
     PromiseTooShort,
     /// A failsafe round counts from its last answer, and by the ttl without a margin.
     FailsafeFromAnswer,
+    /// A standby that starts streams from the holder of the lock at once, whatever the agent before it has voted.
+    UnconfirmedStreams,
+    /// A setting counts as in force as soon as a session shows it: walsenders and the checkpointer are not looked at.
+    ShownIsLoaded,
+    /// `/sync` is not claimed before a promotion where it says the winner's name, or nobody's, already.
+    OwnSyncNotClaimed,
+    /// An agent that starts anew knows nothing of the deadline that the supervisor has from the one before it.
+    PermitNotInherited,
+    /// A pod that replaces the leader's asks nobody whether the lock is free.
+    ReplacementAsksNobody,
+    /// Without votes one that has data and is still starting is not waited for.
+    Impatient,
+    /// A promise given in failsafe lasts, also when the leader has stopped in order.
+    PromiseOutlivesRelease,
+    /// A promise given in failsafe ends with the lock, whoever empties it.
+    AnyReleaseEndsPromise,
     /// A stopped server is started in pause.
     PausedActs,
     /// Whoever sees a free lock first takes it, whatever the others have.
@@ -157,6 +173,14 @@ impl Mutant {
         Self::PromiseForgotten,
         Self::PromiseTooShort,
         Self::FailsafeFromAnswer,
+        Self::UnconfirmedStreams,
+        Self::ShownIsLoaded,
+        Self::OwnSyncNotClaimed,
+        Self::PermitNotInherited,
+        Self::ReplacementAsksNobody,
+        Self::Impatient,
+        Self::PromiseOutlivesRelease,
+        Self::AnyReleaseEndsPromise,
         Self::PausedActs,
         Self::NoRace,
         Self::TwoTasks,
@@ -320,6 +344,44 @@ impl Mutant {
             Self::FailsafeFromAnswer => (
                 "failsafe-from-answer",
                 "A failsafe round counts from its last answer, and by the ttl without a margin.",
+                &["S1"],
+            ),
+            Self::UnconfirmedStreams => (
+                "unconfirmed-streams",
+                "A standby that starts streams from the holder of the lock at once, whatever the agent before it has voted.",
+                &["S2"],
+            ),
+            Self::ShownIsLoaded => (
+                "shown-is-loaded",
+                "A setting counts as in force as soon as a session shows it: walsenders and the checkpointer are not looked at.",
+                &["S2", "S3"],
+            ),
+            Self::OwnSyncNotClaimed => (
+                "own-sync-not-claimed",
+                "`/sync` is not claimed before a promotion where it says the winner's name, or nobody's, already.",
+                &["S2", "S3"],
+            ),
+            Self::PermitNotInherited => (
+                "permit-not-inherited",
+                "An agent that starts anew knows nothing of the deadline that the supervisor has from the one before it.",
+                &["S1"],
+            ),
+            Self::ReplacementAsksNobody => (
+                "replacement-asks-nobody",
+                "A pod that replaces the leader's asks nobody whether the lock is free.",
+                &["S1"],
+            ),
+            Self::Impatient => {
+                ("impatient", "Without votes one that has data and is still starting is not waited for.", &["S2"])
+            }
+            Self::PromiseOutlivesRelease => (
+                "promise-outlives-release",
+                "A promise given in failsafe lasts, also when the leader has stopped in order.",
+                &["L1", "L5", "L6"],
+            ),
+            Self::AnyReleaseEndsPromise => (
+                "any-release-ends-promise",
+                "A promise given in failsafe ends with the lock, whoever empties it.",
                 &["S1"],
             ),
             Self::PausedActs => ("paused-acts", "A stopped server is started in pause.", &["S5"]),

@@ -1,6 +1,7 @@
 //! What the outside may see of a member: REST, probes and metrics are answered from this alone.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -46,9 +47,9 @@ pub struct View {
     /// We count as a synchronous (quorum) standby.
     pub sync_standby: bool,
     /// All members.
-    pub members: Vec<MemberView>,
+    pub members: Arc<Vec<MemberView>>,
     /// The whole dynamic configuration as stored.
-    pub config: Option<serde_json::Value>,
+    pub config: Option<Arc<serde_json::Value>>,
     /// Wanted switchover.
     pub switchover: Option<Failover>,
     /// A restart for later, in Patroni's keys.

@@ -1,6 +1,8 @@
 //! A deterministic simulator of a cluster: the agent's production core, the production fence and quorum planner, in a world of
 //! models that fail in every way that `docs/safety.md` allows, with the promises checked at every step.
 
+#[cfg(feature = "mutants")]
+mod aim;
 mod check;
 mod clock;
 pub mod conformance;

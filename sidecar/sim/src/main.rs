@@ -11,6 +11,10 @@ use clap::{Parser, Subcommand};
 use matriarch_sim::plan::Plan;
 use matriarch_sim::{Outcome, Stats, run, run_traced, shrink, swarm};
 
+/// Most of what a seed costs is allocation.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Simulates clusters under faults.
 #[derive(Parser)]
 #[command(name = "matriarch-sim", version)]

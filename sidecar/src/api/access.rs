@@ -133,7 +133,7 @@ impl Access {
 
     async fn listed(&self, ip: IpAddr, members: Option<&View>) -> bool {
         let mut names: Vec<&str> = Vec::new();
-        for member in members.iter().flat_map(|view| &view.members) {
+        for member in members.iter().flat_map(|view| view.members.iter()) {
             let url = member.status.get("api_url").and_then(Value::as_str).unwrap_or_default();
             let Some((host, _)) = host_and_port(url) else { continue };
             match host.parse::<IpAddr>() {

@@ -135,7 +135,7 @@ pub fn host_and_port(url: &str) -> Option<(&str, Option<u16>)> {
 /// `GET /config`: the dynamic configuration as stored.
 pub fn config(seen: &Seen) -> Answer {
     match &seen.view.config {
-        Some(config) => Answer::json(200, config.clone()),
+        Some(config) => Answer::json(200, (**config).clone()),
         None => Answer::text(502, "no dynamic configuration is stored, or the store was not heard of yet"),
     }
 }

@@ -244,7 +244,7 @@ impl Driver {
             }
             Effect::Callback { action, role } => self.world.postgres.callback(action, &role),
             Effect::Publish(view) => {
-                self.end.view.send_replace(Arc::new(*view));
+                self.end.view.send_replace(view);
             }
             Effect::Verdict { rule, reason } => tracing::info!(rule.id = rule, "{reason}"),
             Effect::Finish => {

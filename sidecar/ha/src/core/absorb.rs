@@ -169,9 +169,9 @@ impl Core {
         };
         let Ok(document @ Value::Object(_)) = serde_json::from_str(text) else { return self.config_unreadable() };
         let mended = self.config_problems.iter().any(|said| said == UNREADABLE);
-        if self.config_document.as_ref() != Some(&document) || mended {
+        if self.config_document.as_deref() != Some(&document) || mended {
             self.configured(&document);
-            self.config_document = Some(document);
+            self.config_document = Some(Arc::new(document));
         }
     }
 
@@ -195,7 +195,7 @@ impl Core {
     fn config_cached(&mut self, document: Value) {
         if self.config_document.is_none() && document.is_object() {
             self.configured(&document);
-            self.config_document = Some(document);
+            self.config_document = Some(Arc::new(document));
         }
     }
 
@@ -205,7 +205,7 @@ impl Core {
         let Local { section, tags, conn_url, proxy_url, api_url } = local;
         (self.id.local, self.id.tags) = (section, tags);
         (self.id.conn_url, self.id.proxy_url, self.id.api_url) = (conn_url, proxy_url, api_url);
-        let document = self.config_document.clone().unwrap_or_else(|| self.id.bootstrap_config.clone());
+        let document = self.config_document.clone().unwrap_or_else(|| Arc::new(self.id.bootstrap_config.clone()));
         self.configured(&document);
         self.applied = None;
     }
@@ -297,7 +297,7 @@ impl Core {
         self.query = None;
         self.query_now = true;
         self.permit_seq = self.permit_seq.max(attached.permit_seq);
-        if let Some(permitted) = attached.deadline {
+        if let Some(permitted) = attached.deadline.filter(|_| !mutants::on(Mutant::PermitNotInherited)) {
             self.lease.inherit(permitted);
         }
         self.permitted = None;

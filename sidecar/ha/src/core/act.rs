@@ -468,7 +468,7 @@ impl Core {
             keys.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
         let name = self.id.config_object.clone();
         if !self.config_is_stored() {
-            let config = self.config_document.as_ref().unwrap_or(&self.id.bootstrap_config);
+            let config = self.config_document.as_deref().unwrap_or(&self.id.bootstrap_config);
             annotations.insert("config".to_owned(), Some(config.to_string()));
         }
         self.config_sent = now;

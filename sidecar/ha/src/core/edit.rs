@@ -72,7 +72,7 @@ impl Core {
         let failed = if edit.whole { 502 } else { 503 };
         effects.push(match error {
             None => {
-                let document = self.config_document.clone().unwrap_or_default();
+                let document = self.config_document.as_deref().cloned().unwrap_or_default();
                 Effect::Reply { id: edit.request, reply: Reply::Document(document) }
             }
             Some(StoreError::Conflict | StoreError::NotFound) if edit.tries < TRIES => {

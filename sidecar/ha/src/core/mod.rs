@@ -40,7 +40,7 @@ use crate::store::cache::Cache;
 use crate::store::record::{CLAIM, Failover, Initialize, LockRecord, SyncState};
 use crate::tags::Tags;
 use crate::types::{Boot, Lsn, Timeline, Wall};
-use crate::view::View;
+use crate::view::{MemberView, View};
 
 /// Who this member is and where its objects are.
 #[derive(Debug, Clone, Default)]
@@ -144,6 +144,15 @@ struct Asked {
     written: bool,
 }
 
+/// The members as the view shows them, and what that was made from.
+#[derive(Debug, Clone, Default)]
+struct Shown {
+    of: Arc<Vec<Member>>,
+    leader: Option<String>,
+    voters: Vec<String>,
+    members: Arc<Vec<MemberView>>,
+}
+
 /// The state of `synchronous_standby_names` on a primary.
 #[derive(Debug, Clone, Default)]
 struct SyncInForce {
@@ -164,7 +173,7 @@ pub struct Core {
     members: Arc<Vec<Member>>,
     lease: Lease,
     config: Dynamic,
-    config_document: Option<Value>,
+    config_document: Option<Arc<Value>>,
     history: History,
     history_asked: Option<u64>,
     history_asked_at: Boot,
@@ -265,7 +274,8 @@ pub struct Core {
     elections: Vec<(u64, Boot)>,
     switchover: Option<Asked>,
     pod_written: (Value, Option<String>),
-    view: View,
+    view: Arc<View>,
+    shown: Shown,
     verdict: Option<(Rule, String)>,
     invalid_parameters: BTreeMap<String, String>,
     declared: Option<Declared>,
@@ -358,7 +368,8 @@ impl Core {
             elections: Vec::new(),
             switchover: None,
             pod_written: (Value::Null, None),
-            view: View::default(),
+            view: Arc::default(),
+            shown: Shown::default(),
             verdict: None,
             invalid_parameters: BTreeMap::new(),
             declared: None,
@@ -372,7 +383,7 @@ impl Core {
         self.absorb(now, event, &mut effects);
         if std::mem::take(&mut self.tell_settings) {
             let effective = Box::new(self.effective.clone());
-            let dynamic = self.config_document.clone().map(Box::new);
+            let dynamic = self.config_document.as_deref().cloned().map(Box::new);
             effects.push(Effect::Settings { effective, problems: self.config_problems.clone(), dynamic });
         }
         if self.finished {
@@ -416,7 +427,7 @@ impl Core {
             store_fresh: self.locks.fresh() && self.pods.fresh(),
             holder: self.holder(now),
             lock: self.lease.record().cloned(),
-            lock_renewed: self.lease.renewed(),
+            lock_renewed: self.lease.renewed() || mutants::on(Mutant::UnconfirmedStreams),
             deadline: self.lease.deadline(),
             initialize: self.initialize(),
             failover: Failover::parse(self.locks.get(&self.id.failover_object)),
@@ -552,7 +563,9 @@ impl Core {
     fn forget_stale(&mut self, now: Boot) {
         // A leader that has stopped in order and said so needs no promise any more. Only its own word counts: whoever else empties
         // the lock does not stop it.
-        let over = self.lease.record().is_some_and(|r| r.leader.is_none() && r.shutdown.is_some());
+        let empty = self.lease.record().filter(|r| r.leader.is_none());
+        let said = empty.is_some_and(|r| r.shutdown.is_some() && !mutants::on(Mutant::PromiseOutlivesRelease));
+        let over = said || (empty.is_some() && mutants::on(Mutant::AnyReleaseEndsPromise));
         if over || self.promised_until.is_some_and(|until| until <= now) {
             self.promised_until = None;
         }

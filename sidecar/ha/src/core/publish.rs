@@ -1,14 +1,16 @@
 //! What others may see: the view for REST, probes and metrics, and the pod's `status` annotation and role label.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{CALL_TIMEOUT_MS, Call, Core};
+use super::{CALL_TIMEOUT_MS, Call, Core, Shown};
 use crate::config::SyncMode;
 use crate::effect::{Effect, Patch, StoreCall};
 use crate::event::{DataDir, Kind};
 use crate::lease::Holder;
+use crate::member::Member;
 use crate::member_status::{member_status, worth_writing};
 use crate::snapshot::TaskKind;
 use crate::store::record::{Failover, Initialize};
@@ -22,9 +24,9 @@ impl Core {
     pub(super) fn publish(&mut self, now: Boot, effects: &mut Vec<Effect>) {
         let view = self.view(now);
         self.write_pod(now, &view, effects);
-        if view != self.view {
-            self.view = view.clone();
-            effects.push(Effect::Publish(Box::new(view)));
+        if view != *self.view {
+            self.view = Arc::new(view);
+            effects.push(Effect::Publish(self.view.clone()));
         }
     }
 
@@ -51,9 +53,30 @@ impl Core {
         }
     }
 
-    fn view(&self, now: Boot) -> View {
+    /// Made anew only when there is something new to show.
+    fn shown_members(&mut self, leader: Option<&str>, voters: &[String]) -> Arc<Vec<MemberView>> {
+        let shown = &self.shown;
+        let same = Arc::ptr_eq(&shown.of, &self.members) && shown.leader.as_deref() == leader && shown.voters == voters;
+        if !same {
+            let member = |m: &Member| MemberView {
+                leader: leader == Some(m.name.as_str()),
+                sync: voters.iter().any(|voter| voter.eq_ignore_ascii_case(&m.name)),
+                name: m.name.clone(),
+                ip: m.ip.clone(),
+                status: m.status.clone(),
+            };
+            self.shown = Shown {
+                of: self.members.clone(),
+                leader: leader.map(str::to_owned),
+                voters: voters.to_vec(),
+                members: Arc::new(self.members.iter().map(member).collect()),
+            };
+        }
+        self.shown.members.clone()
+    }
+
+    fn view(&mut self, now: Boot) -> View {
         let holder = self.holder(now);
-        let record = self.lease.record();
         let sync = self.sync_state();
         let voter = |name: &str| sync.voters.iter().any(|v| v.eq_ignore_ascii_case(name));
         let leader_name = match &holder {
@@ -61,17 +84,8 @@ impl Core {
             Holder::Other { name, .. } => Some(name.clone()),
             _ => None,
         };
-        let members = self
-            .members
-            .iter()
-            .map(|m| MemberView {
-                leader: leader_name.as_deref() == Some(m.name.as_str()),
-                sync: voter(&m.name),
-                name: m.name.clone(),
-                ip: m.ip.clone(),
-                status: m.status.clone(),
-            })
-            .collect();
+        let members = self.shown_members(leader_name.as_deref(), &sync.voters);
+        let record = self.lease.record();
         let (rule, reason) = self.verdict.as_ref().map(|(rule, why)| (rule.id(), why.as_str())).unwrap_or_default();
         let reason = match &self.server.last_error {
             Some(error) if self.server.status.is_none() && !reason.contains(error.as_str()) => {

@@ -39,7 +39,8 @@ impl Core {
             self.sync.guc = Some(status.sync_names.clone());
             self.sync.since = None;
         }
-        let settled = self.applied.is_some() && sent >= self.applied_at.plus_ms(RELOAD_MS) && acts_on_it(status);
+        let loaded = sent >= self.applied_at.plus_ms(RELOAD_MS) && acts_on_it(status);
+        let settled = self.applied.is_some() && (loaded || mutants::on(Mutant::ShownIsLoaded));
         if self.sync.since.is_none() && (settled || mutants::on(Mutant::StaleSetting)) {
             self.sync.since = Some(status.flush);
         }
@@ -96,8 +97,13 @@ impl Core {
         }
     }
 
-    /// The mode is off and nobody but us could lead: `-sync` goes when all who stream have what was acknowledged in the former mode.
+    /// The mode is off and nobody but us could lead: `-sync` goes when all who stream have what was acknowledged in the former mode, and
+    /// not before somebody does: until then we alone have it.
     fn end_sync(&mut self, now: Boot, streaming: &[(String, Lsn)], since: Lsn, effects: &mut Vec<Effect>) {
+        let others = self.members.iter().any(|m| m.name != self.id.name && !m.tags.nosync);
+        if streaming.is_empty() && others {
+            return;
+        }
         if streaming.iter().all(|(_, flush)| *flush >= since) {
             self.write_sync(now, &SyncState::default(), effects);
         } else {

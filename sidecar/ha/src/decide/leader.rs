@@ -205,7 +205,8 @@ fn promote(s: &Snapshot, status: &ServerStatus) -> Verdict {
 
 /// `/sync` says what we wrote since we have the lock, and nothing else can land there.
 fn claimed(s: &Snapshot) -> bool {
-    s.sync_settled && s.sync.leader.as_deref().is_none_or(|leader| leader == s.name)
+    (s.sync_settled || mutants::on(Mutant::OwnSyncNotClaimed))
+        && s.sync.leader.as_deref().is_none_or(|leader| leader == s.name)
 }
 
 /// What is written before a promotion, and the setting with which it begins. Where no commit rests on votes nobody is named:

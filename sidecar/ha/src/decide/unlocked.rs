@@ -246,7 +246,10 @@ fn race(s: &Snapshot, status: &ServerStatus) -> Verdict {
     let never_held = s.lock.as_ref().is_none_or(|lock| lock.acquire_time.is_empty());
     let me = Candidate {
         by_hand,
-        patient: never_held && !by_hand && free_ms.is_some_and(|ms| ms < STARTING_MS),
+        patient: never_held
+            && !by_hand
+            && free_ms.is_some_and(|ms| ms < STARTING_MS)
+            && !mutants::on(Mutant::Impatient),
         priority: free_ms.is_none_or(|ms| ms < PRIORITY_MS).then_some(s.tags.failover_priority),
         members: &s.members,
         name: &s.name,

@@ -683,7 +683,7 @@ impl World {
                 self.push(name, 2, Event::History { id, result });
             }
             Effect::Decided(snapshot) => self.node(name).decided = Some(snapshot),
-            Effect::Publish(view) => self.node(name).view = *view,
+            Effect::Publish(view) => self.node(name).view = (*view).clone(),
             Effect::Settings { .. } => {}
             Effect::Callback { action, role } => self.callbacks.push((name.into(), action.name(), role)),
             Effect::Verdict { rule, reason } => {

@@ -1,5 +1,7 @@
 //! A pod with its processes: agent, supervisor, postmaster, and the volume below them.
 
+use std::sync::Arc;
+
 use matriarch_ha::core::{Core, Identity};
 use matriarch_ha::effect::{ServerConfig, Task};
 use matriarch_ha::event::{Event, Kind, Object};
@@ -62,7 +64,7 @@ pub(crate) struct Agent {
     pub(crate) busy_until: u64,
     /// When the last event that found it busy comes again.
     pub(crate) deferred_to: u64,
-    pub(crate) view: Option<Box<View>>,
+    pub(crate) view: Option<Arc<View>>,
     pub(crate) rule: &'static str,
     /// When it started or went on, and when it wants to be woken.
     pub(crate) since: u64,

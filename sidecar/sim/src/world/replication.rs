@@ -152,11 +152,26 @@ impl World {
         let at = self.nodes[node].disk.written;
         self.check_stream(node, r.upstream, pos, at);
         let disk = &mut self.nodes[node].disk;
+        let switches = disk.written.branch != pos.branch;
         if pos.lsn >= disk.written.lsn {
             disk.written = pos;
         }
+        if switches {
+            self.leave_behind(node);
+        }
         self.pump(r.upstream);
         self.standby_flush(node);
+    }
+
+    /// A standby that others cascade from goes on with a new timeline: those that are beyond its beginning do not follow.
+    fn leave_behind(&mut self, node: usize) {
+        let senders = &self.nodes[node].server.senders;
+        let beyond: Vec<(usize, u32)> =
+            senders.iter().filter(|s| !self.may_stream(s.node, node)).map(|s| (s.node, s.receiver)).collect();
+        for (standby, receiver) in beyond {
+            self.nodes[node].server.senders.retain(|s| s.node != standby);
+            self.upstream_lost(standby, receiver);
+        }
     }
 
     fn standby_flush(&mut self, node: usize) {

@@ -22,7 +22,8 @@ impl World {
     pub(super) fn spread_setting(&mut self, node: usize) {
         let server = self.nodes[node].server.incarnation;
         // In the middle of the flushes of a checkpoint the checkpointer looks at nothing else.
-        let busy = self.draws.chance(For::Reload, node, 50);
+        let calm = self.config().calm;
+        let busy = self.draws.chance(For::Reload, node, 50) && !calm;
         let after = if busy {
             self.draws.between(For::Reload, node, 300, 4_000)
         } else {
@@ -35,7 +36,7 @@ impl World {
             let receiver = (sender.node, sender.receiver);
             // One that is held up for long shows that it counts its standby by another setting.
             let shows = counts(&sender.names, &sender.member) != counts(&self.nodes[node].server.names, &sender.member);
-            let after = if shows && self.draws.chance(For::Reload, node, 50) {
+            let after = if shows && self.draws.chance(For::Reload, node, 50) && !calm {
                 self.draws.between(For::Reload, node, 300, 4_000)
             } else {
                 self.draws.log_uniform(For::Reload, node, 1, 150)

@@ -1,5 +1,7 @@
 //! The documents, field by field.
 
+use std::sync::Arc;
+
 use matriarch_ha::event::StandbyStatus;
 use serde_json::Value;
 
@@ -68,9 +70,9 @@ fn a_server_that_does_not_answer_is_unknown() {
 #[test]
 fn the_cluster_lists_members_by_name_with_their_lag() {
     let mut view = standby();
-    view.members[0].sync = true;
+    Arc::make_mut(&mut view.members)[0].sync = true;
     view.sync_mode = "quorum".into();
-    view.members[0].status["replication_state"] = json!("streaming");
+    Arc::make_mut(&mut view.members)[0].status["replication_state"] = json!("streaming");
     assert_eq!(
         document(&view, "/cluster"),
         json!({"scope": "orders", "members": [
@@ -98,7 +100,7 @@ fn a_primary_knows_its_standbys_better_than_their_annotations() {
 #[test]
 fn members_without_a_status_are_members() {
     let mut view = leader();
-    view.members[0].status = Value::Null;
+    Arc::make_mut(&mut view.members)[0].status = Value::Null;
     let row = document(&view, "/cluster")["members"][1].clone();
     assert_eq!((&row["name"], &row["state"], &row["lag"]), (&json!("orders-1"), &json!(""), &json!("unknown")));
 }

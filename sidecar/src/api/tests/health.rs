@@ -1,5 +1,7 @@
 //! Every health check, for every kind of member.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::api::Body;
 
@@ -167,7 +169,7 @@ fn the_leader_of_a_standby_cluster_takes_no_writes() {
         leader: true,
         leader_until: Boot(NOW.boot.0 + SECOND),
         role: "standby_leader".into(),
-        config: Some(json!({"standby_cluster": {"host": "elsewhere"}})),
+        config: Some(Arc::new(json!({"standby_cluster": {"host": "elsewhere"}}))),
         ..standby()
     };
     passes_only(

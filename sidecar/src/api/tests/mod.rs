@@ -12,6 +12,8 @@ mod robust;
 mod states;
 mod tls;
 
+use std::sync::Arc;
+
 use matriarch_ha::event::{Now, ServerStatus};
 use matriarch_ha::types::{Boot, Lsn, Timeline, Wall};
 use matriarch_ha::view::{MemberView, View};
@@ -46,8 +48,8 @@ fn common(name: &str) -> View {
         leader_name: Some("orders-0".into()),
         leader_lsn: Lsn(1000),
         sync_mode: "off".into(),
-        members: vec![member("orders-1", false), member("orders-0", true)],
-        config: Some(json!({"ttl": 10})),
+        members: Arc::new(vec![member("orders-1", false), member("orders-0", true)]),
+        config: Some(Arc::new(json!({"ttl": 10}))),
         store_seen: Boot(NOW.boot.0 - SECOND),
         cycle_at: Boot(NOW.boot.0 - SECOND),
         rule: "some.rule".into(),

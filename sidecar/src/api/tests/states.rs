@@ -1,6 +1,7 @@
 //! The states of a node that the contract's rows name: `standby+sync+deaf`.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use matriarch_ha::event::StandbyStatus;
@@ -28,7 +29,7 @@ pub fn state(words: &str, now: Boot) -> (View, Site, Extra) {
             role: "standby_leader".into(),
             leader: true,
             leader_until: Boot(now.0 + 60 * SECOND),
-            config: Some(json!({"ttl": 10, "standby_cluster": {"host": "elsewhere"}})),
+            config: Some(Arc::new(json!({"ttl": 10, "standby_cluster": {"host": "elsewhere"}}))),
             ..View { name: "orders-0".into(), ..standby() }
         },
         other => panic!("no such state: {other}"),
@@ -59,8 +60,13 @@ fn change(word: &str, view: &mut View, site: &mut Site, extra: &mut Extra) {
         "mute" => view.server = None,
         "starting" => (view.server, view.state) = (None, "starting".into()),
         "stuck" => view.cycle_at = Boot(view.cycle_at.0.saturating_sub(15 * SECOND)),
-        "sync" => (view.sync_mode, view.sync_standby, view.members[0].sync) = ("on".into(), true, true),
-        "quorum" => (view.sync_mode, view.sync_standby, view.members[0].sync) = ("quorum".into(), true, true),
+        "sync" => {
+            (view.sync_mode, view.sync_standby, Arc::make_mut(&mut view.members)[0].sync) = ("on".into(), true, true);
+        }
+        "quorum" => {
+            (view.sync_mode, view.sync_standby, Arc::make_mut(&mut view.members)[0].sync) =
+                ("quorum".into(), true, true);
+        }
         "failsafe" => view.failsafe_active = true,
         "no-config" => view.config = None,
         "topology" => {
@@ -100,7 +106,10 @@ fn change(word: &str, view: &mut View, site: &mut Site, extra: &mut Extra) {
         "here" => access.networks.push("127.0.0.0/8".parse().unwrap()),
         "named" => access.names = vec!["localhost".into()],
         "members-only" => access.include_members = true,
-        "neighbour" => view.members[0].status["api_url"] = json!(format!("http://{}:1/patroni", Ipv4Addr::LOCALHOST)),
+        "neighbour" => {
+            Arc::make_mut(&mut view.members)[0].status["api_url"] =
+                json!(format!("http://{}:1/patroni", Ipv4Addr::LOCALHOST));
+        }
         "impatient" => {
             let (short, shorter) = (Duration::from_millis(400), Duration::from_millis(200));
             site.limits =
