@@ -50,6 +50,11 @@ const SURVIVE: &[(Mutant, &str)] = &[
         "a second layer: PostgreSQL itself refuses to stream to a log beyond the switch, and a standby that gets nothing is compared again",
     ),
     (
+        Mutant::OwnSyncNotClaimed,
+        "a second layer: a late write of a former life, or quorum that is switched on, has to land between what the winner saw of `/sync` \
+         and its promotion; not shown by 400 seeds",
+    ),
+    (
         Mutant::ReplacementAsksNobody,
         "the plans cut a replaced pod off from its peers as well, so that its failsafe ends, and give the new one an empty volume; a test \
          of elections shows it",
