@@ -38,6 +38,10 @@ deps: ## Install what is needed: packages, Kubernetes from Go modules, images (n
 scenarios: ## Only the scenarios on a real cluster (FILTER=name for some)
 	$(E2E) test --postgres $(MAJOR) $(if $(FILTER),--filter $(FILTER)) $(ARGS)
 
+.PHONY: packaging
+packaging: deps ## Helm install, upgrade and uninstall, the quick start word by word, two operators side by side, on a real cluster
+	$(E2E) packaging --postgres $(MAJOR) $(ARGS)
+
 .PHONY: bare
 bare: deps ## Only the scenarios outside of pods: three agents and PostgreSQL here, a real API server (FILTER=name for some)
 	$(E2E) bare --postgres $(MAJOR) $(if $(FILTER),--filter $(FILTER)) $(ARGS)

@@ -1,6 +1,6 @@
 //! The CRD as YAML, as it is committed in `crds/postgresclusters.yaml` and installed in clusters.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
 use kube::CustomResourceExt;
 
 use crate::PostgresCluster;
@@ -8,9 +8,20 @@ use crate::PostgresCluster;
 /// `crds/postgresclusters.yaml`, made by `cargo run -p matriarch-crds --example generate`.
 pub const CRD_YAML: &str = include_str!("../postgresclusters.yaml");
 
+/// Of a cluster that no operator has seen yet: [`crd`] makes it the default, for kstatus (Flux, Helm) takes what has no status
+/// for done.
+pub const NEVER_SEEN: i64 = -1;
+
 /// The definition of [`PostgresCluster`].
 pub fn crd() -> CustomResourceDefinition {
-    PostgresCluster::crd()
+    let mut crd = PostgresCluster::crd();
+    for version in &mut crd.spec.versions {
+        let root = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
+        if let Some(status) = root.and_then(|root| root.properties.as_mut()).and_then(|all| all.get_mut("status")) {
+            status.default = Some(JSON(serde_json::json!({"observedGeneration": NEVER_SEEN})));
+        }
+    }
+    crd
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, Pod, Secret};
 use kube::core::DynamicObject;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, ResourceExt};
+use matriarch_crds::generated::NEVER_SEEN;
 use matriarch_crds::names::{APPLICATION, APPLICATION_LABEL, ClusterNames, SCOPE_LABEL};
 use matriarch_crds::{PostgresCluster, PostgresClusterSpec, StoreMode};
 use rand::distr::{Alphanumeric, SampleString};
@@ -187,7 +188,7 @@ pub async fn observe(
     };
     Ok(Seen {
         now: Timestamp::now(),
-        cluster: cluster.clone(),
+        cluster: without_default(cluster),
         sidecar_image: sidecar_image.to_owned(),
         objects,
         members,
@@ -198,6 +199,13 @@ pub async fn observe(
         lost_local,
         passwords: std::array::from_fn(|_| Alphanumeric.sample_string(&mut rand::rng(), 32)),
     })
+}
+
+/// A status that no operator wrote is none.
+fn without_default(cluster: &PostgresCluster) -> PostgresCluster {
+    let mut cluster = cluster.clone();
+    cluster.status = cluster.status.filter(|status| status.observed_generation != Some(NEVER_SEEN));
+    cluster
 }
 
 fn decode_pod(object: &DynamicObject) -> Result<Pod, Error> {

@@ -14,7 +14,7 @@ use matriarch_crds::names::SCOPE_LABEL;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::{A_MINUTE, Stage};
+use super::{A_MINUTE, SHOP, Stage};
 use crate::scenarios::Herd;
 
 /// What others write on everything.
@@ -56,6 +56,26 @@ pub(super) async fn nothing_drifts(stage: &Stage, herd: &Herd) -> Result<()> {
         "the operator wrote what had not changed, or took marks of others away:\n{marked:?}\n{now:?}"
     );
     herd.steady(A_MINUTE).await
+}
+
+/// Helm 4 waits by kstatus, the same library as Flux: an installation is done when the cluster is ready, not before.
+pub(super) async fn ready_for_kstatus(stage: &Stage) -> Result<()> {
+    let chart = stage.cluster.layout().folder().join("wiki-chart");
+    std::fs::create_dir_all(chart.join("templates"))?;
+    std::fs::write(chart.join("Chart.yaml"), "{apiVersion: v2, name: wiki, version: 0.1.0}\n")?;
+    stage.cluster.ensure_volumes(1).await?;
+    let wanted = stage.wanted("wiki", 1);
+    let herd = Herd::new(stage.namespace(SHOP).await?, &wanted);
+    std::fs::write(chart.join("templates/cluster.yaml"), herd.manifest(&wanted))?;
+    let chart = chart.display().to_string();
+    stage.helm.run(&["install", "wiki", &chart, "--namespace", SHOP, "--wait", "--timeout", "2m"]).await?;
+    let ready = herd.status().await?.conditions.into_iter().find(|one| one.type_ == "Ready");
+    ensure!(
+        ready.as_ref().is_some_and(|one| one.status == "True"),
+        "kstatus took the cluster for done while its condition Ready was {ready:?}"
+    );
+    stage.helm.run(&["uninstall", "wiki", "--namespace", SHOP, "--wait", "--timeout", "2m"]).await?;
+    herd.delete().await
 }
 
 async fn mark<K>(herd: &Herd) -> Result<()>

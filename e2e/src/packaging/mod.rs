@@ -75,6 +75,7 @@ async fn stages(options: &Options) -> Result<()> {
     let running = told("helm install, and a PostgresCluster", Box::pin(release::install(&stage))).await?;
     let again = gitops::nothing_drifts(&stage, &running.herd);
     told("applying twice, and labels of others", Box::pin(again)).await?;
+    told("ready by the rules of kstatus", Box::pin(gitops::ready_for_kstatus(&stage))).await?;
     told("helm upgrade restarts no PostgreSQL", Box::pin(release::upgrade(&stage, &running))).await?;
     let two = side_by_side::two(&stage, &running);
     told("two operators, one without cluster-wide rights", Box::pin(two)).await?;

@@ -112,7 +112,7 @@ async fn metrics(stage: &Stage, herd: &Herd) -> Result<()> {
             if let Some(line) = text.lines().find(|line| line.contains("status=\"403\"")) {
                 bail!("the operator lacks a right: {line}");
             }
-            let missing = [ready.as_str(), "matriarch_operator_leader 1", "verb=\"create\",resource=\"statefulsets\""];
+            let missing = [ready.as_str(), "matriarch_operator_leader 1", "verb=\"patch\",resource=\"statefulsets\""];
             Ok(missing.into_iter().find(|part| !text.contains(part)).map(|part| format!("no {part} in {text}")))
         })
         .await
