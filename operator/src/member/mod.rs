@@ -107,10 +107,11 @@ impl Member {
             node: spec.node_name,
             name,
         };
-        // An image of the same content may be reported by its other name for ever, so a later start will do as well.
+        // An image of the same content may be reported by its other name for ever, so a later start will do as well; and the
+        // agent of a pod that was never upgraded is the one it was made with.
         let upgraded = member.agent_upgraded.map(jiff::Timestamp::as_second);
         member.agent_settled = running.is_some_and(|(image, started)| {
-            same_image(&image, &member.agent_image) || upgraded.is_some_and(|at| started.is_some_and(|s| s >= at))
+            same_image(&image, &member.agent_image) || upgraded.is_none_or(|at| started.is_some_and(|s| s >= at))
         });
         member
     }
@@ -168,19 +169,23 @@ mod tests {
 
     #[test]
     fn an_agent_has_settled_by_its_image_or_by_its_start_after_the_upgrade() {
-        let member = |image: &str, started: &str| {
+        let upgraded = serde_json::json!({(UPGRADED_ANNOTATION): "2026-01-01T10:00:00.7Z"});
+        let of = |annotations: &serde_json::Value, image: &str, started: &str| {
             let pod = serde_json::json!({
-                "metadata": {"name": "orders-1", "annotations": {(UPGRADED_ANNOTATION): "2026-01-01T10:00:00.7Z"}},
+                "metadata": {"name": "orders-1", "annotations": annotations},
                 "spec": {"containers": [], "initContainers": [{"name": "agent", "image": "sidecar:2"}]},
                 "status": {"initContainerStatuses": [{"name": "agent", "image": image, "imageID": "", "ready": true,
                     "restartCount": 1, "state": {"running": {"startedAt": started}}}]}
             });
             Member::of(serde_json::from_value(pod).unwrap())
         };
+        let member = |image: &str, started: &str| of(&upgraded, image, started);
         assert!(!member("sidecar:1", "2026-01-01T09:00:00Z").agent_settled);
         assert!(member("sidecar:2", "2026-01-01T09:00:00Z").agent_settled);
         // Two tags of one image: the runtime reports either.
         assert!(member("sidecar:1", "2026-01-01T10:00:00Z").agent_settled);
+        // Also where nothing was upgraded yet.
+        assert!(of(&serde_json::json!({}), "sidecar:1", "2026-01-01T09:00:00Z").agent_settled);
     }
 
     #[test]
