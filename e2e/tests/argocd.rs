@@ -72,7 +72,11 @@ fn each_state_has_its_colour() {
         (with(&[("Progressing", "True", "RollingUpdate")]), "Progressing", "RollingUpdate: about Progressing"),
         (with(&[("Reconciling", "True", "AgentUpgrade")]), "Progressing", "AgentUpgrade: about Reconciling"),
         (with(&[("Ready", "False", "NoPrimary")]), "Progressing", "NoPrimary: about Ready"),
-        (with(&[("Ready", "False", "ImagePullFailed"), ("Stalled", "True", "UpgradeStuck")]), "Degraded", "UpgradeStuck"),
+        (
+            with(&[("Ready", "False", "ImagePullFailed"), ("Stalled", "True", "UpgradeStuck")]),
+            "Degraded",
+            "UpgradeStuck",
+        ),
         (with(&[("Reconciled", "False", "ApplyFailed")]), "Degraded", "ApplyFailed: about Reconciled"),
         (with(&[("ConfigurationApplied", "False", "InvalidParameters")]), "Degraded", "InvalidParameters"),
         (with(&[("ConfigurationApplied", "False", "PendingRestart")]), "Healthy", "AllMembersReady"),
@@ -94,9 +98,11 @@ fn what_the_operator_has_not_seen_is_under_way() {
     let mut deleted = with(&[]);
     deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     let unseen = json!({"metadata": {"name": "orders", "generation": 1}, "spec": {}});
-    for (object, message) in
-        [(fresh, "Waiting until the operator"), (unseen, "Waiting until the operator"), (deleted, "The cluster is being deleted")]
-    {
+    for (object, message) in [
+        (fresh, "Waiting until the operator"),
+        (unseen, "Waiting until the operator"),
+        (deleted, "The cluster is being deleted"),
+    ] {
         let Some((state, said)) = health(&object) else { return };
         assert_eq!(state, "Progressing");
         assert!(said.starts_with(message), "{said}");

@@ -47,8 +47,7 @@ fn images_hold_our_binaries_and_nothing_else() {
         let context = binaries.display().to_string();
         let build = ["bud", "--quiet", "--isolation", "chroot", "--pull-never", "--target", target, "--tag", &name];
         buildah(&folder.0, &[&build[..], &["-f", file, &context]].concat());
-        let said: Value =
-            serde_json::from_str(&buildah(&folder.0, &["inspect", "--type", "image", &name])).unwrap();
+        let said: Value = serde_json::from_str(&buildah(&folder.0, &["inspect", "--type", "image", &name])).unwrap();
         let config = &said["OCIv1"]["config"];
         assert_eq!(config["User"], "65532:65532");
         assert_eq!(config["Entrypoint"], json!([format!("/{}", programs[0])]));

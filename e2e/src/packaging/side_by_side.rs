@@ -33,7 +33,10 @@ pub(super) async fn two(stage: &Stage, running: &Running) -> Result<()> {
     own.steady(Duration::from_mins(2)).await?;
     running.herd.steady(Duration::from_mins(2)).await?;
     let seen = nobodys.status().await?.observed_generation;
-    ensure!(seen == Some(matriarch_crds::generated::NEVER_SEEN), "somebody took care of a cluster in a namespace of nobody's");
+    ensure!(
+        seen == Some(matriarch_crds::generated::NEVER_SEEN),
+        "somebody took care of a cluster in a namespace of nobody's"
+    );
 
     let counts = stage.cluster.api_requests(since, Timestamp::now() + 1.second())?;
     for (operator, system, watched) in [("matriarch-operator", super::SYSTEM, SHOP), ("second-operator", SYSTEM, BANK)]
