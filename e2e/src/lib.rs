@@ -8,6 +8,7 @@ pub mod deps;
 pub mod host;
 pub mod images;
 pub mod packaging;
+pub mod scale;
 pub mod scenarios;
 pub mod wait;
 pub mod workload;

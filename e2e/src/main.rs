@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
@@ -10,7 +11,7 @@ use matriarch_e2e::cluster::{self, Cluster, Layout, Options};
 use matriarch_e2e::deps::{self, cache::Cache};
 use matriarch_e2e::host::progress::step;
 use matriarch_e2e::images::own::Profile;
-use matriarch_e2e::{demo, packaging, scenarios};
+use matriarch_e2e::{demo, packaging, scale, scenarios};
 
 /// A real Kubernetes on this machine, for tests of Matriarch. Run as root.
 #[derive(Parser)]
@@ -41,6 +42,16 @@ enum Command {
     /// The same from inside of its sandbox.
     #[command(hide = true)]
     BareInside(Bare),
+    /// Measure the operator with many clusters on one API server; their pods are objects only.
+    Scale(Scale),
+    /// The same from inside of its sandbox.
+    #[command(hide = true)]
+    ScaleInside(Scale),
+    /// Run a command beside an API server of its own, with `KUBECONFIG` set.
+    WithApi(WithApi),
+    /// The same from inside of its sandbox.
+    #[command(hide = true)]
+    WithApiInside(WithApi),
     /// Print the folder of PostgreSQL's programs, for tests that are to use another major.
     Programs {
         /// The major version of PostgreSQL: 15, 16 or 18.
@@ -118,6 +129,38 @@ struct Bare {
     /// The sandbox's own folder.
     #[arg(long, hide = true)]
     root: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct Scale {
+    /// How many clusters of three members.
+    #[arg(long, default_value_t = 100)]
+    clusters: usize,
+    /// For how many seconds the requests of an idle operator are counted.
+    #[arg(long, default_value_t = 30)]
+    quiet: u64,
+    /// Write the table to this file as well.
+    #[arg(long)]
+    report: Option<PathBuf>,
+    /// Unoptimized binaries: quicker to build, not for measurements.
+    #[arg(long)]
+    dev: bool,
+    /// A folder with binaries that are there already.
+    #[arg(long)]
+    binaries: Option<PathBuf>,
+    /// The sandbox's own folder.
+    #[arg(long, hide = true)]
+    root: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct WithApi {
+    /// The sandbox's own folder.
+    #[arg(long, hide = true)]
+    root: Option<PathBuf>,
+    /// The command and its arguments.
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
 }
 
 #[derive(clap::Args)]
@@ -212,21 +255,63 @@ fn execute(cli: Cli) -> Result<()> {
             }
             Ok(())
         }
+        Command::Scale(scale) => run_scale(scale),
+        Command::ScaleInside(scale) => {
+            let (binaries, root) = (scale.binaries.context("no --binaries")?, scale.root.context("no --root")?);
+            let quiet = Duration::from_secs(scale.quiet);
+            let options = scale::Options { clusters: scale.clusters, quiet, report: scale.report, binaries, root };
+            runtime.block_on(scale::inside(&options))
+        }
+        Command::WithApi(WithApi { command, .. }) => {
+            deps::require_root()?;
+            inside(&["with-api-inside".to_owned()], &command, "the command failed")
+        }
+        Command::WithApiInside(WithApi { root, command }) => {
+            if !runtime.block_on(scale::with_api(&root.context("no --root")?, &command))? {
+                bail!("the command failed");
+            }
+            Ok(())
+        }
         Command::Cluster { command } => runtime.block_on(run(command)),
     }
+}
+
+/// Goes on in the sandbox.
+fn inside(arguments: &[String], last: &[String], failure: &str) -> Result<()> {
+    if !matriarch_e2e::bare::enter(arguments, last)? {
+        bail!("{failure}");
+    }
+    Ok(())
+}
+
+/// The binaries in a folder, or new ones.
+fn binaries(folder: Option<PathBuf>, dev: bool) -> Result<String> {
+    let folder = if let Some(folder) = folder {
+        std::path::absolute(folder)?
+    } else {
+        let profile = if dev { Profile::Dev } else { Profile::Release };
+        step("building our programs (static)", || matriarch_e2e::images::own::compile(profile))?
+    };
+    Ok(folder.display().to_string())
+}
+
+fn run_scale(scale: Scale) -> Result<()> {
+    deps::require_root()?;
+    let mut arguments = vec!["scale-inside".to_owned()];
+    arguments.extend(["--clusters".to_owned(), scale.clusters.to_string()]);
+    arguments.extend(["--quiet".to_owned(), scale.quiet.to_string()]);
+    arguments.extend(["--binaries".to_owned(), binaries(scale.binaries, scale.dev)?]);
+    if let Some(path) = scale.report {
+        arguments.extend(["--report".to_owned(), std::path::absolute(path)?.display().to_string()]);
+    }
+    inside(&arguments, &[], "the measurement failed")
 }
 
 /// Builds, and goes on in the sandbox.
 fn run_bare(bare: Bare) -> Result<()> {
     deps::require_root()?;
-    let binaries = if let Some(folder) = bare.binaries {
-        std::path::absolute(folder)?
-    } else {
-        let profile = if bare.dev { Profile::Dev } else { Profile::Release };
-        step("building the sidecar and supervisor (static)", || matriarch_e2e::images::own::compile(profile))?
-    };
     let mut arguments = vec!["bare-inside".to_owned(), "--postgres".to_owned(), bare.postgres];
-    arguments.extend(["--binaries".to_owned(), binaries.display().to_string()]);
+    arguments.extend(["--binaries".to_owned(), binaries(bare.binaries, bare.dev)?]);
     if bare.quick {
         arguments.push("--quick".to_owned());
     }
@@ -235,10 +320,7 @@ fn run_bare(bare: Bare) -> Result<()> {
             arguments.extend([name.to_owned(), value]);
         }
     }
-    if !matriarch_e2e::bare::enter(&arguments)? {
-        bail!("not all scenarios passed");
-    }
-    Ok(())
+    inside(&arguments, &[], "not all scenarios passed")
 }
 
 async fn run_scenarios(test: Test) -> Result<()> {

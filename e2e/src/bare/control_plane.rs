@@ -43,9 +43,10 @@ impl ControlPlane {
             folder.join("tokens.csv"),
             format!("admin-token,admin,admin,\"system:masters\"\n{USER}-token,{USER},{USER}\n"),
         )?;
-        fs::write(folder.join("admin.json"), kubeconfig(&folder, "admin")?)?;
+        fs::write(folder.join("admin.json"), kubeconfig(&folder, "admin", "admin-token")?)?;
+        fs::write(folder.join("audit-policy.yaml"), AUDIT_POLICY)?;
         // Readable for the agents' user.
-        fs::write(root.join("kubeconfig"), kubeconfig(&folder, USER)?)?;
+        fs::write(root.join("kubeconfig"), kubeconfig(&folder, USER, &format!("{USER}-token"))?)?;
         let etcd = spawn(&folder, "etcd", &etcd_command(&folder, cache))?;
         let kubeconfig = Kubeconfig::read_from(folder.join("admin.json"))?;
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
@@ -74,6 +75,36 @@ impl ControlPlane {
         Ok(())
     }
 
+    /// Starts the controller that makes the pods of StatefulSets, and no other; dropping what it returns ends it.
+    pub fn start_stateful_set_controller(&self) -> Result<Controller> {
+        let argv = vec![
+            self.cache.program("kube-controller-manager"),
+            format!("--kubeconfig={}", self.admin_kubeconfig().display()),
+            "--controllers=statefulset-controller".to_owned(),
+            "--leader-elect=false".to_owned(),
+            "--secure-port=0".to_owned(),
+            "--kube-api-qps=1000".to_owned(),
+            "--kube-api-burst=2000".to_owned(),
+            "--concurrent-statefulset-syncs=10".to_owned(),
+        ];
+        Ok(Controller(spawn(&self.folder, "kube-controller-manager", &argv)?))
+    }
+
+    /// The cluster administrator's kubeconfig.
+    pub fn admin_kubeconfig(&self) -> PathBuf {
+        self.folder.join("admin.json")
+    }
+
+    /// A kubeconfig of somebody who has a token.
+    pub fn write_kubeconfig(&self, path: &Path, token: &str) -> Result<()> {
+        Ok(fs::write(path, kubeconfig(&self.folder, "token", token)?)?)
+    }
+
+    /// The API server's log of the operator's requests; of nobody else's.
+    pub fn audit_log(&self) -> PathBuf {
+        self.folder.join("audit.log")
+    }
+
     /// Waits until it answers.
     pub async fn ready(&self) -> Result<()> {
         until("the API server is ready", READY, async || {
@@ -82,6 +113,16 @@ impl ControlPlane {
             Ok(if answer == "ok" { Ok(()) } else { Err(answer) })
         })
         .await
+    }
+}
+
+/// A process that ends with the value.
+pub struct Controller(Child);
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -131,9 +172,22 @@ fn api_command(folder: &Path, cache: &Cache) -> Vec<String> {
         "--authorization-mode=RBAC".to_owned(),
         // Nobody makes the accounts that it would wait for.
         "--disable-admission-plugins=ServiceAccount".to_owned(),
+        format!("--audit-policy-file={}", file("audit-policy.yaml")),
+        format!("--audit-log-path={}", file("audit.log")),
         "--profiling=false".to_owned(),
     ]
 }
+
+/// One line for each request of the operator, which only some tests start.
+const AUDIT_POLICY: &str = r#"
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: Metadata
+  users: ["system:serviceaccount:matriarch-system:matriarch-operator"]
+- level: None
+"#;
 
 fn certificates(folder: &Path) -> Result<()> {
     let ca_key = KeyPair::generate()?;
@@ -155,7 +209,7 @@ fn certificates(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn kubeconfig(folder: &Path, user: &str) -> Result<String> {
+fn kubeconfig(folder: &Path, user: &str, token: &str) -> Result<String> {
     let current = if user == USER { "elsewhere" } else { user };
     let context = if user == USER { CONTEXT } else { user };
     Ok(serde_json::to_string_pretty(&json!({
@@ -166,7 +220,7 @@ fn kubeconfig(folder: &Path, user: &str) -> Result<String> {
             {"name": "here", "cluster": {"server": format!("https://{API}:6443"), "certificate-authority": folder.join("ca.crt")}},
             {"name": "nowhere", "cluster": {"server": "https://10.77.0.99:6443"}},
         ],
-        "users": [{"name": user, "user": {"token": format!("{user}-token")}}],
+        "users": [{"name": user, "user": {"token": token}}],
         "contexts": [
             {"name": context, "context": {"cluster": "here", "user": user}},
             {"name": "elsewhere", "context": {"cluster": "nowhere", "user": user}},

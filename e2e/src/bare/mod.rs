@@ -11,12 +11,14 @@ mod patroni;
 mod postgres;
 mod proxy;
 mod runner;
-mod sandbox;
+pub(crate) mod sandbox;
 mod scenarios;
 mod stage;
 mod team;
 mod wait;
 
+pub(crate) use control_plane::ControlPlane;
 pub use postgres::programs;
 pub use runner::{Options, inside};
 pub use sandbox::enter;
+pub(crate) use wait::until;

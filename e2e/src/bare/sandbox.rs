@@ -20,8 +20,8 @@ pub fn member(n: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, 0, n)
 }
 
-/// Runs `program bare-inside … --root FOLDER` in the sandbox; false: it failed.
-pub fn enter(arguments: &[String]) -> Result<bool> {
+/// Runs `program bare-inside … --root FOLDER` in the sandbox, with `last` behind `--`; false: it failed.
+pub fn enter(arguments: &[String], last: &[String]) -> Result<bool> {
     let program = std::env::current_exe()?;
     let root = std::env::temp_dir().join(format!("matriarch-{}", std::process::id()));
     std::fs::create_dir_all(&root)?;
@@ -33,6 +33,8 @@ pub fn enter(arguments: &[String]) -> Result<bool> {
         .args(arguments)
         .arg("--root")
         .arg(&root)
+        .args((!last.is_empty()).then_some("--"))
+        .args(last)
         .status()
         .context("unable to run unshare")?;
     // Empty here: what was written lay on a mount of the sandbox's own.

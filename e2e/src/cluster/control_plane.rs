@@ -51,6 +51,8 @@ pub fn start_store(layout: &Layout, cache: &Cache) -> Result<()> {
             format!("--service-account-signing-key-file={}", pki("service-accounts.key")),
             "--authorization-mode=Node,RBAC".to_owned(),
             "--allow-privileged=true".to_owned(),
+            // Off by default, on in OpenShift: whoever sets an owner that blocks its deletion must hold the right to.
+            "--enable-admission-plugins=OwnerReferencesPermissionEnforcement".to_owned(),
             format!("--audit-policy-file={}", policy.display()),
             format!("--audit-log-path={}", layout.audit_log().display()),
             "--profiling=false".to_owned(),

@@ -32,7 +32,8 @@ use anyhow::{Context as _, Result};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-pub use audit::{Request, RequestCounts};
+pub use apply::apply_yaml;
+pub use audit::{Access, Request, RequestCounts, read as read_audit_log};
 pub use down::leftovers;
 pub use exec::Output;
 pub use layout::{Layout, Node, existing};

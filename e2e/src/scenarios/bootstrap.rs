@@ -1,11 +1,9 @@
-//! From nothing to a cluster that takes writes, and from three members to four.
+//! From nothing to a cluster that takes writes.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use serde_json::json;
 
-use super::case::Case;
 use super::list::On;
 use super::report::Row;
 use super::runner;
@@ -35,18 +33,4 @@ pub async fn three(world: &World, row: &mut Row, on: On) -> Result<()> {
     let durability = herd.status().await?.durability.map(matriarch_crds::Durability::as_str);
     ensure!(durability == Some("quorum"), "the durability of three members is {durability:?}");
     runner::writes(world, &herd, row).await
-}
-
-/// A fourth member while clients write, and back to three.
-pub async fn scale(case: &Case) -> Result<()> {
-    case.cluster().ensure_volumes(2).await?;
-    let begin = Instant::now();
-    case.herd.patch(&json!({"instances": 4})).await?;
-    case.herd.steady(LONG_ENOUGH).await?;
-    case.note(format!("4 members steady after {:.1} s", begin.elapsed().as_secs_f32()));
-    let begin = Instant::now();
-    case.herd.patch(&json!({"instances": 3})).await?;
-    case.herd.steady(LONG_ENOUGH).await?;
-    case.note(format!("3 again after {:.1} s", begin.elapsed().as_secs_f32()));
-    Ok(())
 }

@@ -6,6 +6,7 @@ use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
 use super::case::Case;
+use super::day_two::{changes, drift, killed, rights};
 use super::report::Row;
 use super::world::World;
 use super::{api, bootstrap, containers, idle, input, partition, plugin, pods, switchover, upgrade};
@@ -96,9 +97,14 @@ pub const ALL: &[Scenario] = &[
     fault("all-pods-killed", (30_000, 60_000), |case| Box::pin(pods::all_killed(case))),
     fault("everything-killed", (TTL_AND_2, 60_000), |case| Box::pin(containers::every_pod(case))),
     fault("bad-input", (100, 1_000), |case| Box::pin(input::bad(case))),
-    fault("scale-to-4", (300, 5_000), |case| Box::pin(bootstrap::scale(case))),
+    fault("scale-3-4-2", (300, 5_000), |case| Box::pin(changes::scaled(case))),
+    fault("rolling-update", (300, 5_000), |case| Box::pin(changes::image(case))),
+    fault("reload", (100, 1_000), |case| Box::pin(changes::reloaded(case))),
+    fault("ordered-restart", (300, 5_000), |case| Box::pin(changes::restarted(case))),
     // To members that followed several timelines meanwhile.
     fault("switchover-again", (300, 5_000), |case| Box::pin(switchover::there_and_back(case))),
+    alone("drift", |world, row| Box::pin(drift::drift(world, row))),
+    fault("operator-killed", (1_000, 5_000), |case| Box::pin(killed::operator(case))),
     alone("endpoints-bootstrap", |world, row| Box::pin(bootstrap::three(world, row, On::Endpoints))),
     Scenario {
         body: Body::Fault(On::Endpoints, |case| Box::pin(switchover::to_a_candidate(case))),
@@ -108,4 +114,6 @@ pub const ALL: &[Scenario] = &[
         body: Body::Fault(On::Endpoints, |case| Box::pin(containers::everything(case))),
         ..fault("endpoints-pod-killed", (TTL_AND_2, 20_000), |case| Box::pin(containers::everything(case)))
     },
+    // Last, for it judges what was asked for in all of them.
+    alone("rights", |world, row| Box::pin(rights::audit(world, row))),
 ];

@@ -38,7 +38,8 @@ pub async fn largest(herd: &Herd) -> Result<(Memory, Memory)> {
     Ok((agent, supervisor))
 }
 
-fn read(pid: u32) -> Result<Memory> {
+/// Of one process, by its pid on the host.
+pub fn read(pid: u32) -> Result<Memory> {
     let path = format!("/proc/{pid}/smaps_rollup");
     Ok(parse(&fs::read_to_string(&path).with_context(|| path)?))
 }

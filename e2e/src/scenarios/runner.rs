@@ -86,7 +86,8 @@ async fn clear(options: &Options, existed: bool) -> Result<()> {
 async fn run(options: &Options, chosen: &[Scenario]) -> Result<bool> {
     let begin = Instant::now();
     let cluster = Cluster::attach_or_up(&options.cluster).await?;
-    let world = World::prepare(cluster, options.profile, NAMESPACE, &options.major).await?;
+    let mut world = World::prepare(cluster, options.profile, NAMESPACE, &options.major).await?;
+    world.everything = options.filter.is_none();
     world.heal().await?;
     world.fresh_namespace().await?;
     let mut report = Report::default();
@@ -137,6 +138,9 @@ async fn guarded(world: &World, scenario: &Scenario) -> Row {
     }
     if let Err(error) = world.heal().await {
         eprintln!("    unable to undo all faults: {error:#}");
+    }
+    if let Err(error) = world.remember_rights().await {
+        eprintln!("    unable to read the agents' roles: {error:#}");
     }
     row
 }

@@ -1,9 +1,12 @@
 //! What all scenarios of a run share: the Kubernetes, our images, the operator, and the clusters they use one after the
 //! other.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace as NamespaceObject, Node, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -11,6 +14,7 @@ use kube::api::{Api, ListParams, Patch, PatchParams};
 use rustix::process::Signal;
 use serde_json::json;
 
+use super::day_two::rights::Right;
 use super::herd::{Herd, Wanted};
 use crate::cluster::{Cluster, Namespace};
 use crate::host::run::run;
@@ -18,7 +22,8 @@ use crate::images::own::{OwnImages, Profile};
 
 /// The operator's namespace and Deployment.
 pub const OPERATOR_NAMESPACE: &str = "matriarch-system";
-const OPERATOR: &str = "matriarch-operator";
+/// Name of its Deployment, ServiceAccount, roles and Lease.
+pub const OPERATOR: &str = "matriarch-operator";
 /// Where scenarios make their clusters.
 pub const NAMESPACE: &str = "herd";
 
@@ -33,6 +38,12 @@ pub struct World {
     pub images: OwnImages,
     /// The major version of the clusters' PostgreSQL.
     pub major: String,
+    /// Since when requests count: what was there before is not judged.
+    pub began: Timestamp,
+    /// Whether all scenarios run, and not only some.
+    pub everything: bool,
+    /// The rights that agents had so far.
+    pub granted: Arc<Mutex<BTreeSet<Right>>>,
 }
 
 impl World {
@@ -43,7 +54,8 @@ impl World {
             tokio::task::spawn_blocking(move || cluster.load_own_images(profile)).await??
         };
         let namespace = Namespace { cluster: cluster.clone(), name: namespace.to_owned() };
-        let world = Self { cluster, namespace, images, major: major.to_owned() };
+        let (major, began) = (major.to_owned(), Timestamp::now());
+        let world = Self { cluster, namespace, images, major, began, everything: false, granted: Arc::default() };
         world.install(&world.images.sidecar.reference).await?;
         Ok(world)
     }
@@ -83,11 +95,17 @@ impl World {
 
     /// Gives the running operator another sidecar image, as an upgrade does.
     pub async fn set_sidecar_image(&self, sidecar: &str) -> Result<()> {
+        self.set_sidecar_image_only(sidecar).await?;
+        self.operator_runs().await
+    }
+
+    /// As [`set_sidecar_image`](Self::set_sidecar_image), for an operator that need not run.
+    pub async fn set_sidecar_image_only(&self, sidecar: &str) -> Result<()> {
         let deployments: Api<Deployment> = Api::namespaced(self.cluster.client(), OPERATOR_NAMESPACE);
         let container = json!({"name": "operator", "env": [{"name": "MATRIARCH_SIDECAR_IMAGE", "value": sidecar}]});
         let patch = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
         deployments.patch(OPERATOR, &PatchParams::default(), &Patch::Strategic(patch)).await?;
-        self.operator_runs().await
+        Ok(())
     }
 
     /// A fresh namespace for the clusters.
@@ -178,6 +196,6 @@ impl World {
                 process.process.signal(Signal::CONT)?;
             }
         }
-        Ok(())
+        self.operator_in_its_pod().await
     }
 }

@@ -139,6 +139,13 @@ impl Workload {
         Ok(check(&self.history.attempts(), &rows, ended))
     }
 
+    /// Runs a statement once, from where the clients are, on another server than theirs if `database` says so.
+    pub async fn ask(&self, database: &Database, sql: &str) -> Result<Vec<Vec<String>>> {
+        let (database, sql) = (database.clone(), sql.to_owned());
+        let zone = Zone::enter(self.netns.as_deref())?;
+        zone.run(async move { database.query(&sql, Duration::from_secs(1)).await }).await?
+    }
+
     /// The rows of a run.
     pub async fn rows(&self, run: &str) -> Result<super::Rows> {
         let (database, run) = (self.database.clone(), run.to_owned());

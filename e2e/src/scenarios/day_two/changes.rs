@@ -1,0 +1,158 @@
+//! Changes of the spec while clients write.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+
+use super::super::case::Case;
+use super::killed::{rolled, setting};
+use crate::host::process::Process;
+use crate::images::postgres::reference;
+
+const LONG_ENOUGH: Duration = Duration::from_mins(2);
+
+/// Three members become four, then two while the leader is the one that would go first, then three again.
+pub async fn scaled(case: &Case) -> Result<()> {
+    case.cluster().ensure_volumes(2).await?;
+    instances(case, 4).await?;
+    let top = case.herd.members().await?.pop().context("no member")?;
+    case.world.plugin(&["switchover", case.herd.name(), "--candidate", &top.name, "--yes"]).await?;
+    ensure!(case.herd.primary().await?.name == top.name, "{} does not lead", top.name);
+    instances(case, 2).await?;
+    let primary = case.herd.primary().await?.name;
+    case.note(format!("with {} leading, {primary} took over", top.name));
+    instances(case, 3).await
+}
+
+async fn instances(case: &Case, count: i32) -> Result<()> {
+    let begin = Instant::now();
+    case.herd.patch(&json!({"instances": count})).await?;
+    case.herd.steady(LONG_ENOUGH).await.with_context(|| format!("{count} instances"))?;
+    case.note(format!("{count} members after {:.1} s", begin.elapsed().as_secs_f32()));
+    Ok(())
+}
+
+/// Another tag of the image: replicas first, a switchover, then the old primary.
+pub async fn image(case: &Case) -> Result<()> {
+    let image = reference(&case.world.major);
+    let other = format!("{image}-minor");
+    case.cluster().tag_image(&image, &other)?;
+    let before = case.herd.members().await?;
+    let begin = Instant::now();
+    case.herd.patch(&json!({"image": other})).await?;
+    rolled(case, &before).await?;
+    case.note(format!("three members replaced in {:.1} s", begin.elapsed().as_secs_f32()));
+    let lock = case.herd.lock().await?;
+    ensure!(lock.leader != case.lock.leader, "{} leads on although it was replaced", lock.leader);
+    Ok(())
+}
+
+/// What PostgreSQL takes by a reload is taken without a restart.
+pub async fn reloaded(case: &Case) -> Result<()> {
+    let before = postmasters(case).await?;
+    let database = case.herd.database().await?;
+    let mut elsewhere = database.clone();
+    "postgres".clone_into(&mut elsewhere.dbname);
+    case.workload.ask(&elsewhere, "SELECT 1").await.context("before pg_hba changed")?;
+    let begin = Instant::now();
+    let lines = [format!("host postgres {} all reject", database.user), "host all all all scram-sha-256".to_owned()];
+    case.herd.patch(&json!({"postgresql": {"parameters": {"work_mem": "5MB"}, "pgHba": lines}})).await?;
+    setting(case, "work_mem", "5MB").await?;
+    case.note(format!("work_mem everywhere after {:.1} s", begin.elapsed().as_secs_f32()));
+    case.cluster()
+        .wait("pg_hba rejects", LONG_ENOUGH, async || {
+            let said = case.workload.ask(&elsewhere, "SELECT 1").await;
+            let rejected = said.is_err_and(|error| format!("{error:?}").contains("pg_hba.conf rejects"));
+            Ok((!rejected).then(|| "it lets the client in".to_owned()))
+        })
+        .await?;
+    case.note(format!("pg_hba after {:.1} s", begin.elapsed().as_secs_f32()));
+    case.herd.patch(&json!({"postgresql": {"parameters": {"work_mem": null}, "pgHba": null}})).await?;
+    setting(case, "work_mem", "4MB").await?;
+    case.herd.steady(LONG_ENOUGH).await?;
+    same(case, &before).await
+}
+
+/// What needs a restart, up and down: at no moment has a standby less than its primary.
+pub async fn restarted(case: &Case) -> Result<()> {
+    let watch = Watch::start(case, "max_connections").await?;
+    for value in ["130", "90"] {
+        let begin = Instant::now();
+        case.herd.patch(&json!({"postgresql": {"parameters": {"max_connections": value}}})).await?;
+        setting(case, "max_connections", value).await?;
+        case.herd.steady(LONG_ENOUGH).await?;
+        case.note(format!("max_connections {value} after {:.1} s", begin.elapsed().as_secs_f32()));
+    }
+    watch.finish().await
+}
+
+/// The postmasters of all members.
+pub async fn postmasters(case: &Case) -> Result<Vec<(String, Process)>> {
+    let mut all = Vec::new();
+    for member in case.herd.members().await? {
+        let process = case.herd.postmaster(&member.name).await?;
+        all.push((member.name, process));
+    }
+    Ok(all)
+}
+
+/// Makes sure that nobody restarted PostgreSQL, and that the same member leads.
+pub async fn same(case: &Case, before: &[(String, Process)]) -> Result<()> {
+    for (name, process) in before {
+        ensure!(process.is_alive(), "PostgreSQL of {name} was restarted");
+    }
+    let lock = case.herd.lock().await?;
+    ensure!(lock.leader == case.lock.leader, "the lock went to {}", lock.leader);
+    case.note("no PostgreSQL was restarted");
+    Ok(())
+}
+
+/// Looks all the time whether a standby runs with less than the primary.
+struct Watch {
+    stop: Arc<AtomicBool>,
+    task: tokio::task::JoinHandle<Vec<String>>,
+}
+
+impl Watch {
+    async fn start(case: &Case, name: &'static str) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (herd, workload, stopped) = (case.herd.clone(), case.workload.clone(), stop.clone());
+        let database = herd.database().await?;
+        let sql = format!("SELECT pg_is_in_recovery(), current_setting('{name}')");
+        let task = tokio::spawn(async move {
+            let mut wrong = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                let (mut primary, mut least) = (None, None);
+                for member in herd.members().await.unwrap_or_default() {
+                    let at = database.at(&member.address);
+                    let answer = workload.ask(&at, &sql).await.unwrap_or_default();
+                    let Some([standby, value]) = answer.first().map(Vec::as_slice) else { continue };
+                    let value: Option<u32> = value.parse().ok();
+                    if standby == "t" {
+                        least = least.into_iter().chain(value).min();
+                    } else {
+                        primary = value;
+                    }
+                }
+                if let (Some(primary), Some(least)) = (primary, least)
+                    && least < primary
+                {
+                    wrong.push(format!("a standby has {least} and the primary {primary}"));
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            wrong
+        });
+        Ok(Self { stop, task })
+    }
+
+    async fn finish(self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        let wrong = self.task.await?;
+        ensure!(wrong.is_empty(), "{} times, first: {}", wrong.len(), wrong[0]);
+        Ok(())
+    }
+}

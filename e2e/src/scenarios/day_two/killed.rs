@@ -1,0 +1,134 @@
+//! The operator dies at random moments of everything that it does; whatever it began is completed.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::super::case::Case;
+use super::super::herd::Member;
+use super::outside::{Killed, Outside};
+
+const LONG_ENOUGH: Duration = Duration::from_mins(2);
+
+/// Scale up and down, a rolling update, a setting that needs a restart, new agents.
+pub async fn operator(case: &Case) -> Result<()> {
+    let chosen = std::env::var("MATRIARCH_SEED").ok().and_then(|text| text.parse().ok());
+    let seed: u64 = chosen.unwrap_or_else(|| Timestamp::now().as_millisecond().unsigned_abs() % 1_000_000);
+    eprintln!("    seed {seed} (MATRIARCH_SEED={seed} repeats the moments)");
+    case.note(format!("seed {seed}"));
+    let outside = Outside::take_over(&case.world, "operator-killed").await?;
+    let killed = outside.killed_at_random(seed);
+    let mut told = Told { case, killed: &killed, begin: Instant::now(), before: 0 };
+
+    case.cluster().ensure_volumes(2).await?;
+    case.herd.patch(&json!({"instances": 4})).await?;
+    case.herd.steady(LONG_ENOUGH).await.context("scaling up")?;
+    told.done("scaled to 4");
+
+    // The leader is the one that would go.
+    let top = case.herd.members().await?.pop().context("no member")?;
+    case.world.plugin(&["switchover", case.herd.name(), "--candidate", &top.name, "--yes"]).await?;
+    case.herd.patch(&json!({"instances": 3})).await?;
+    case.herd.steady(LONG_ENOUGH).await.context("scaling down")?;
+    ensure!(case.herd.primary().await?.name != top.name, "{} leads and should be gone", top.name);
+    told.done("scaled to 3 with the leader at the top");
+
+    let before = case.herd.members().await?;
+    case.herd.patch(&json!({"resources": {"requests": {"cpu": "110m"}}})).await?;
+    rolled(case, &before).await.context("other resources")?;
+    told.done("other resources");
+
+    case.herd.patch(&json!({"postgresql": {"parameters": {"max_connections": "120"}}})).await?;
+    setting(case, "max_connections", "120").await?;
+    case.herd.steady(LONG_ENOUGH).await.context("a setting that needs a restart")?;
+    told.done("max_connections");
+
+    let kills = killed.kills();
+    let last = killed.spare().await?;
+    let image = &case.world.images.sidecar.reference;
+    let other = format!("{image}-killed");
+    case.cluster().tag_image(image, &other)?;
+    drop(last);
+    let outside = outside.with_sidecar(&other);
+    let killed = outside.killed_at_random(seed.wrapping_add(1));
+    let mut told = Told { case, killed: &killed, begin: Instant::now(), before: 0 };
+    agents(case, &other).await?;
+    told.done("new agents");
+    let kills = kills + killed.kills();
+    let last = killed.spare().await?;
+    case.herd.steady(LONG_ENOUGH).await?;
+    drop(last);
+    case.note(format!("{kills} kills in all"));
+    case.world.set_sidecar_image_only(&other).await?;
+    case.world.operator_in_its_pod().await
+}
+
+/// What took how long and how many lives.
+struct Told<'a> {
+    case: &'a Case,
+    killed: &'a Killed,
+    begin: Instant,
+    before: u32,
+}
+
+impl Told<'_> {
+    fn done(&mut self, what: &str) {
+        let (kills, took) = (self.killed.kills() - self.before, self.begin.elapsed().as_secs_f32());
+        eprintln!("    {what}: {took:.0} s, the operator was killed {kills} times");
+        self.case.note(format!("{what}: {took:.0} s, {kills} kills"));
+        (self.begin, self.before) = (Instant::now(), self.killed.kills());
+    }
+}
+
+/// Waits until every pod is another one and all is steady.
+pub async fn rolled(case: &Case, before: &[Member]) -> Result<()> {
+    case.cluster()
+        .wait("every pod is a new one", LONG_ENOUGH, async || {
+            let now = case.herd.members().await?;
+            let old: Vec<&str> = now
+                .iter()
+                .filter(|one| before.iter().any(|old| old.uid == one.uid))
+                .map(|one| one.name.as_str())
+                .collect();
+            Ok((!old.is_empty()).then(|| format!("{old:?} are as before")))
+        })
+        .await?;
+    case.herd.steady(LONG_ENOUGH).await
+}
+
+/// Waits until PostgreSQL of every member runs with a setting, as its own answer says.
+pub async fn setting(case: &Case, name: &str, value: &str) -> Result<()> {
+    let what = format!("{name} is {value} everywhere");
+    let database = case.herd.database().await?;
+    case.cluster()
+        .wait(&what, LONG_ENOUGH, async || {
+            for member in case.herd.members().await? {
+                let sql = format!("SHOW {name}");
+                let rows = case.workload.ask(&database.at(&member.address), &sql).await?;
+                let now = rows.first().and_then(|row| row.first()).cloned().unwrap_or_default();
+                if now != value {
+                    return Ok(Some(format!("{now} on {}", member.name)));
+                }
+            }
+            Ok(None)
+        })
+        .await
+}
+
+async fn agents(case: &Case, image: &str) -> Result<()> {
+    case.cluster()
+        .wait("every pod has the new agent", LONG_ENOUGH, async || {
+            for member in case.herd.members().await? {
+                let pod = case.cluster().pod(case.namespace(), &member.name).await?;
+                let inits = pod.spec.into_iter().flat_map(|spec| spec.init_containers.unwrap_or_default());
+                let has = inits.filter(|one| one.name == "agent").any(|one| one.image.as_deref() == Some(image));
+                if !has || !member.ready {
+                    return Ok(Some(format!("not {}", member.name)));
+                }
+            }
+            Ok(None)
+        })
+        .await
+}

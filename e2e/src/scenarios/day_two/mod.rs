@@ -1,0 +1,7 @@
+//! What a platform team does with clusters that run: nothing at all, changes, and the operator's own mishaps.
+
+pub mod changes;
+pub mod drift;
+pub mod killed;
+mod outside;
+pub mod rights;
