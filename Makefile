@@ -6,6 +6,7 @@ E2E := cargo run --quiet --package matriarch-e2e --
 NAME ?= dev
 NODES ?= 1
 SEEDS ?= 20000
+CLUSTERS ?= 100
 SIM := $(or $(CARGO_TARGET_DIR),target)/sim/matriarch-sim
 # The majors take turns by commit; MAJOR=15 chooses one.
 MAJORS := 15 16 18
@@ -20,7 +21,7 @@ demo: deps ## A real Kubernetes here, three PostgreSQL, the primary killed, a ne
 	$(E2E) demo
 
 .PHONY: test
-test: deps fmt-check lint unit simulate-quick bare-quick scenarios packaging ## Everything that CI runs: format, lints, unit tests, generated files, simulated clusters, scenarios outside of pods and on a real cluster, packages there (2.5 minutes)
+test: deps fmt-check lint unit wrong-specs simulate-quick bare-quick scenarios packaging ## Everything that CI runs: format, lints, unit tests, generated files, simulated clusters, scenarios outside of pods and on a real cluster, packages there (2.5 minutes)
 
 .PHONY: test-full
 test-full: deps fmt-check lint unit simulate mutants ## Everything, on every PostgreSQL major, 20,000 simulated clusters; writes docs/mutants.md and docs/measured-MAJOR.md
@@ -41,6 +42,14 @@ scenarios: ## Only the scenarios on a real cluster (FILTER=name for some)
 .PHONY: packaging
 packaging: deps ## Helm install, upgrade and uninstall, the quick start word by word, two operators side by side, on a real cluster
 	$(E2E) packaging --postgres $(MAJOR) $(ARGS)
+
+.PHONY: wrong-specs
+wrong-specs: deps ## Specs that cannot work, against a real API server: each is refused with what to write instead
+	$(E2E) with-api -- cargo test --quiet --package matriarch-operator --test apiserver -- --nocapture
+
+.PHONY: scale
+scale: deps ## What the operator costs with many clusters, whose pods are objects only (CLUSTERS=100)
+	$(E2E) scale --clusters $(CLUSTERS) $(ARGS)
 
 .PHONY: bare
 bare: deps ## Only the scenarios outside of pods: three agents and PostgreSQL here, a real API server (FILTER=name for some)

@@ -120,8 +120,8 @@ async fn one(
     filled: impl FnOnce(),
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
-    let (stores, woken, mut watches) = watch::start(&client, namespace.as_deref());
-    stores.ready().await;
+    let (stores, mut woken, mut watches) = watch::start(&client, namespace.as_deref());
+    ready(&stores, &mut woken).await;
     filled();
     info!(sidecar.image = sidecar_image, namespace = namespace.as_deref().unwrap_or("(all)"), "ready");
     let api: Api<PostgresCluster> = match &namespace {
@@ -145,6 +145,18 @@ async fn one(
     tokio::select! {
         () = controller => {}
         ended = watches.join_next() => warn!(?ended, "a watch ended"),
+    }
+}
+
+/// Returns when the caches are filled. Who is woken until then is forgotten: the controller begins with every cluster
+/// anyway. But it has to be listened to, or the first lists of some ten clusters would fill the channel and never end.
+async fn ready(stores: &Stores, woken: &mut (impl futures::Stream + Unpin)) {
+    let mut ready = std::pin::pin!(stores.ready());
+    loop {
+        tokio::select! {
+            () = &mut ready => return,
+            Some(_) = woken.next() => {}
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The CEL rules of `PostgresCluster` against a real API server: each refuses what it should, and says what to write.
 //!
-//! Needs an API server that may be written to: `MATRIARCH_TEST_KUBECONFIG=... cargo test -p matriarch-operator`.
-//! Without it this says so and tests nothing.
+//! Needs an API server that may be written to: `make wrong-specs` starts one, and `make test` does that. Without it this
+//! says so and tests nothing. What a user is told is committed as `docs/wrong-specs.md`; `MATRIARCH_GENERATE=1` writes it.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // all of this is a test, which clippy does not see of helpers
 
@@ -88,6 +88,7 @@ async fn every_rule_refuses_and_says_what_to_write() {
         }
     }
 
+    let mut told = Vec::new();
     for (name, change, says) in [
         (name, json!({"instances": 0}), "write instances: 3"),
         (name, json!({"instances": 10}), "1 to 9"),
@@ -172,8 +173,11 @@ async fn every_rule_refuses_and_says_what_to_write() {
         ("orders-ro", json!({}), "write another name"),
         ("a-name-that-has-more-than-forty-characters", json!({}), "write a shorter name"),
     ] {
-        refused(api.create(&dry, &cluster(name, &change)).await, &change, says);
+        let change = if name == "cel-rules" { change } else { json!({"metadata": {"name": name}}) };
+        let object = if change["metadata"].is_null() { cluster(name, &change) } else { cluster(name, &json!({})) };
+        told.push((flow(&change), refused(api.create(&dry, &object).await, &change, says)));
     }
+    let mut changes = Vec::new();
 
     api.create(&PostParams::default(), &cluster(name, &json!({}))).await.unwrap();
     let update = PatchParams { dry_run: true, ..PatchParams::default() };
@@ -187,17 +191,66 @@ async fn every_rule_refuses_and_says_what_to_write() {
         (json!({"bootstrap": {"initdb": {}}}), "bootstrap is used once"),
         (json!({"application": {"database": "orders"}}), "rename the database or the role by SQL"),
     ] {
-        refused(api.patch(name, &update, &Patch::Merge(json!({"spec": change}))).await, &change, says);
+        let patch = Patch::Merge(json!({"spec": change}));
+        changes.push((flow(&change), refused(api.patch(name, &update, &patch).await, &change, says)));
     }
     let grown = json!({"spec": {"storage": {"size": "20481Mi"}, "instances": 5}});
     let grown = api.patch(name, &update, &Patch::Merge(grown)).await;
     api.delete(name, &DeleteParams::default()).await.unwrap();
     grown.unwrap();
+    page_is_current(&told, &changes);
 }
 
-fn refused(result: Result<DynamicObject, kube::Error>, change: &Value, says: &str) {
+/// What the API server says, if that is a refusal that says it.
+fn refused(result: Result<DynamicObject, kube::Error>, change: &Value, says: &str) -> String {
     match result {
-        Err(kube::Error::Api(status)) if status.message.contains(says) => {}
+        Err(kube::Error::Api(status)) if status.message.contains(says) => {
+            let (_, message) = status.message.split_once(" is invalid: ").unwrap_or(("", &status.message));
+            message.to_owned()
+        }
         other => panic!("{change} should be refused with {says:?}: {other:?}"),
     }
+}
+
+/// As a person writes it on one line of YAML.
+fn flow(value: &Value) -> String {
+    match value {
+        Value::Object(map) => {
+            let all: Vec<String> = map.iter().map(|(key, value)| format!("{key}: {}", flow(value))).collect();
+            format!("{{{}}}", all.join(", "))
+        }
+        Value::Array(list) => format!("[{}]", list.iter().map(flow).collect::<Vec<_>>().join(", ")),
+        Value::String(text)
+            if text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c)) && !text.is_empty() =>
+        {
+            text.clone()
+        }
+        other => other.to_string(),
+    }
+}
+
+fn page_is_current(told: &[(String, String)], changes: &[(String, String)]) {
+    let table = |rows: &[(String, String)]| {
+        let escape = |text: &str| text.replace('|', "\\|").replace('\n', " ");
+        let line = |(spec, says): &(String, String)| format!("| `{}` | {} |\n", escape(spec), escape(says));
+        format!(
+            "| what is written | what the API server says |\n|---|---|\n{}",
+            rows.iter().map(line).collect::<String>()
+        )
+    };
+    let page = format!(
+        "# Specs that cannot work\n\nThe API server refuses them at once, and nothing that runs is touched. Written by `MATRIARCH_GENERATE=1 make \
+         wrong-specs` from a real API server's answers; `make test` compares.\n\n{} specs of new clusters: the least that works, \
+         changed so.\n\n{}\n{} changes of a cluster that exists, with `size: 20Gi` and `storageClass: slow`.\n\n{}",
+        told.len(),
+        table(told),
+        changes.len(),
+        table(changes)
+    );
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/wrong-specs.md");
+    if std::env::var_os("MATRIARCH_GENERATE").is_some() {
+        std::fs::write(path, &page).unwrap();
+    }
+    let committed = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(committed == page, "docs/wrong-specs.md is stale: run `MATRIARCH_GENERATE=1 make wrong-specs`");
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
 use super::case::Case;
-use super::day_two::{changes, drift, killed, rights};
+use super::day_two::{changes, drift, killed, losses, rights};
 use super::report::Row;
 use super::world::World;
 use super::{api, bootstrap, containers, idle, input, partition, plugin, pods, switchover, upgrade};
@@ -101,6 +101,7 @@ pub const ALL: &[Scenario] = &[
     fault("rolling-update", (300, 5_000), |case| Box::pin(changes::image(case))),
     fault("reload", (100, 1_000), |case| Box::pin(changes::reloaded(case))),
     fault("ordered-restart", (300, 5_000), |case| Box::pin(changes::restarted(case))),
+    fault("lost-volumes", (100, 1_000), |case| Box::pin(losses::volumes(case))),
     // To members that followed several timelines meanwhile.
     fault("switchover-again", (300, 5_000), |case| Box::pin(switchover::there_and_back(case))),
     alone("drift", |world, row| Box::pin(drift::drift(world, row))),

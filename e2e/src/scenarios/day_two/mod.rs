@@ -3,5 +3,6 @@
 pub mod changes;
 pub mod drift;
 pub mod killed;
+pub mod losses;
 mod outside;
 pub mod rights;
