@@ -70,7 +70,17 @@ impl Operator {
     pub fn start(&self) -> Result<Running> {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let child = Command::new(&self.program)
-            .args(["run", "--sidecar-image", "sidecar:1", "--lease-namespace", NAMESPACE, "--identity", "scale"])
+            .args([
+                "run",
+                "--sidecar-image",
+                "sidecar:1",
+                "--lease-namespace",
+                NAMESPACE,
+                "--identity",
+                "scale",
+                "--listen",
+                "127.0.0.1:0",
+            ])
             .env("KUBECONFIG", &self.kubeconfig)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

@@ -6,7 +6,7 @@ use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
 use super::case::Case;
-use super::day_two::{changes, drift, killed, losses, rights};
+use super::day_two::{changes, drift, killed, losses, rights, wiped};
 use super::report::Row;
 use super::world::World;
 use super::{api, bootstrap, containers, idle, input, partition, plugin, pods, switchover, upgrade};
@@ -115,6 +115,7 @@ pub const ALL: &[Scenario] = &[
         body: Body::Fault(On::Endpoints, |case| Box::pin(containers::everything(case))),
         ..fault("endpoints-pod-killed", (TTL_AND_2, 20_000), |case| Box::pin(containers::everything(case)))
     },
+    alone("endpoints-wiped-config", |world, row| Box::pin(wiped::endpoints(world, row))),
     // Last, for it judges what was asked for in all of them.
     alone("rights", |world, row| Box::pin(rights::audit(world, row))),
 ];

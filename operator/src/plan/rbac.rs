@@ -1,6 +1,6 @@
 //! What the agents of one cluster may do: a ServiceAccount, a Role and a RoleBinding of their own.
 //!
-//! get, patch and update are narrowed by name to the shared objects and to the cluster's own pods. list and watch by
+//! get and patch are narrowed by name to the shared objects and to the cluster's own pods. list and watch by
 //! label, and create, cannot be narrowed by name in Kubernetes: they hold for the namespace.
 
 use serde_json::{Value, json};
@@ -57,19 +57,19 @@ fn rules(seen: &Seen) -> Value {
             "apiGroups": [""],
             "resources": [store],
             "resourceNames": [names.leader(), names.config(), names.failover(), names.sync()],
-            "verbs": ["get", "patch", "update"],
+            "verbs": ["get", "patch"],
         }),
         // create: a lock object that somebody deletes while the operator is away has to come back.
         json!({"apiGroups": [""], "resources": [store], "verbs": ["list", "watch", "create"]}),
         json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}),
-        json!({"apiGroups": [""], "resources": ["pods"], "resourceNames": pods, "verbs": ["get", "patch"]}),
+        json!({"apiGroups": [""], "resources": ["pods"], "resourceNames": pods, "verbs": ["patch"]}),
     ];
     if !seen.endpoints_mode() {
         rules.push(json!({
             "apiGroups": ["discovery.k8s.io"],
             "resources": ["endpointslices"],
             "resourceNames": [names.slice()],
-            "verbs": ["get", "patch", "update"],
+            "verbs": ["get", "patch"],
         }));
     }
     json!(rules)

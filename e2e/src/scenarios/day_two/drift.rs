@@ -16,6 +16,7 @@ use super::super::report::Row;
 use super::super::runner;
 use super::super::world::{OPERATOR, OPERATOR_NAMESPACE, World};
 use super::outside::Outside;
+use super::wiped;
 
 /// So often the operator looks at a cluster in which nothing has changed.
 const RECONCILES: usize = 100;
@@ -50,6 +51,7 @@ pub async fn drift(world: &World, row: &mut Row) -> Result<()> {
     let herd = runner::herd_on(world, On::ConfigMaps).await?;
     herd.steady(Duration::from_mins(2)).await?;
     let outside = Outside::take_over(world, "drift").await?;
+    wiped::config(world, &herd, false).await?;
     let mut operator = outside.start()?;
     reconciled(&outside, world, 1).await?;
     let foreign = json!({"metadata": {"labels": {(FOREIGN): "billing"}, "annotations": {(FOREIGN): "since 2019"}}});

@@ -12,7 +12,7 @@ use super::outside::{Killed, Outside};
 
 const LONG_ENOUGH: Duration = Duration::from_mins(2);
 
-/// Scale up and down, a rolling update, a setting that needs a restart, new agents.
+/// Scale up and down, a rolling update, new agents.
 pub async fn operator(case: &Case) -> Result<()> {
     let chosen = std::env::var("MATRIARCH_SEED").ok().and_then(|text| text.parse().ok());
     let seed: u64 = chosen.unwrap_or_else(|| Timestamp::now().as_millisecond().unsigned_abs() % 1_000_000);
@@ -39,11 +39,6 @@ pub async fn operator(case: &Case) -> Result<()> {
     case.herd.patch(&json!({"resources": {"requests": {"cpu": "110m"}}})).await?;
     rolled(case, &before).await.context("other resources")?;
     told.done("other resources");
-
-    case.herd.patch(&json!({"postgresql": {"parameters": {"max_connections": "120"}}})).await?;
-    setting(case, "max_connections", "120").await?;
-    case.herd.steady(LONG_ENOUGH).await.context("a setting that needs a restart")?;
-    told.done("max_connections");
 
     let kills = killed.kills();
     let last = killed.spare().await?;

@@ -6,3 +6,4 @@ pub mod killed;
 pub mod losses;
 mod outside;
 pub mod rights;
+pub mod wiped;

@@ -136,6 +136,7 @@ impl Outside {
             .arg("run")
             .env("KUBECONFIG", &self.kubeconfig)
             .env("MATRIARCH_SIDECAR_IMAGE", &self.sidecar)
+            .env("MATRIARCH_LISTEN", "127.0.0.1:0")
             .env("POD_NAME", "outside")
             .env("POD_NAMESPACE", OPERATOR_NAMESPACE)
             .env("RUST_LOG", "info,matriarch_operator=debug")
