@@ -75,9 +75,11 @@ pub async fn drift(world: &World, row: &mut Row) -> Result<()> {
     }
     let looks = outside.reconciles()? - begin;
     ensure!(looks >= RECONCILES, "the operator looked only {looks} times at {touches} touches");
+    let manifest = manifest(world, &herd).await?;
+    herd.apply(&manifest).await?; // from now on all of its fields have this owner, whoever changed some before
     let generation = herd.resource().await?.metadata.resource_version;
     for _ in 0..3 {
-        herd.apply(&manifest(world, &herd)).await?;
+        herd.apply(&manifest).await?;
         drop(operator);
         let seen = outside.reconciles()?;
         operator = outside.start()?;
@@ -103,8 +105,14 @@ pub async fn drift(world: &World, row: &mut Row) -> Result<()> {
     world.operator_in_its_pod().await
 }
 
-fn manifest(world: &World, herd: &Herd) -> String {
-    herd.manifest(&Wanted { name: "orders", instances: 3, endpoints: false, major: world.major.clone() })
+/// What a user would have written for the cluster as it is.
+async fn manifest(world: &World, herd: &Herd) -> Result<String> {
+    let wanted = Wanted { name: "orders", instances: 3, endpoints: false, major: world.major.clone() };
+    let mut manifest: serde_json::Value = serde_saphyr::from_str(&herd.manifest(&wanted))?;
+    let live = herd.resource().await?.spec;
+    manifest["spec"]["image"] = json!(live.image);
+    manifest["spec"]["storage"]["size"] = json!(live.storage.size);
+    Ok(manifest.to_string())
 }
 
 async fn reconciled(outside: &Outside, world: &World, count: usize) -> Result<()> {

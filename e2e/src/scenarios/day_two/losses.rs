@@ -55,7 +55,11 @@ async fn directory(case: &Case, member: &Member) -> Result<()> {
     // PostgreSQL looks once a minute whether its directory is still there; this is what it does then.
     postmaster.signal(rustix::process::Signal::QUIT)?;
     case.cluster()
-        .wait("that server is gone", LONG_ENOUGH, async || Ok(postmaster.is_alive().then(|| "it runs".to_owned())))
+        .wait("another server runs on another copy", LONG_ENOUGH, async || {
+            let now = case.herd.postmaster(&member.name).await?;
+            let there = data.join("PG_VERSION").exists();
+            Ok((now == postmaster || !there).then(|| format!("{now:?}, a copy: {there}")))
+        })
         .await?;
     case.herd.steady(LONG_ENOUGH).await?;
     case.note(format!("{} copied into an empty directory in {:.1} s", member.name, begin.elapsed().as_secs_f32()));

@@ -54,9 +54,10 @@ pub async fn audit(world: &World, row: &mut Row) -> Result<()> {
     world.remember_rights().await?;
     let client = world.cluster.client();
     let wide = Api::<ClusterRole>::all(client.clone()).get(OPERATOR).await?;
-    let narrow = Api::<Role>::namespaced(client, OPERATOR_NAMESPACE).get(OPERATOR).await?;
     let mut held = rights(wide.rules.as_deref().unwrap_or_default());
-    held.extend(rights(narrow.rules.as_deref().unwrap_or_default()));
+    for narrow in Api::<Role>::namespaced(client, OPERATOR_NAMESPACE).list(&ListParams::default()).await?.items {
+        held.extend(rights(narrow.rules.as_deref().unwrap_or_default()));
+    }
     let granted = world.granted.lock().map_err(|_| anyhow::anyhow!("a scenario panicked"))?.clone();
 
     let operator = format!("system:serviceaccount:{OPERATOR_NAMESPACE}:{OPERATOR}");
