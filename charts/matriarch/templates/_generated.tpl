@@ -5,7 +5,6 @@
   resources:
   - postgresclusters
   verbs:
-  - get
   - list
   - watch
 - apiGroups:
@@ -25,7 +24,6 @@
   resources:
   - statefulsets
   verbs:
-  - get
   - list
   - watch
   - create
@@ -42,7 +40,6 @@
   - watch
   - create
   - patch
-  - update
 - apiGroups:
   - discovery.k8s.io
   resources:
@@ -53,13 +50,10 @@
   - watch
   - create
   - patch
-  - update
 - apiGroups:
   - ""
   resources:
   - secrets
-  - services
-  - serviceaccounts
   verbs:
   - get
   - list
@@ -69,9 +63,18 @@
 - apiGroups:
   - ""
   resources:
+  - services
+  - serviceaccounts
+  verbs:
+  - list
+  - watch
+  - create
+  - patch
+- apiGroups:
+  - ""
+  resources:
   - pods
   verbs:
-  - get
   - list
   - watch
   - patch
@@ -90,7 +93,6 @@
   resources:
   - poddisruptionbudgets
   verbs:
-  - get
   - list
   - watch
   - create
@@ -101,7 +103,6 @@
   resources:
   - networkpolicies
   verbs:
-  - get
   - list
   - watch
   - create
@@ -112,7 +113,6 @@
   resources:
   - podmonitors
   verbs:
-  - get
   - list
   - watch
   - create
@@ -124,7 +124,6 @@
   - roles
   - rolebindings
   verbs:
-  - get
   - list
   - watch
   - create
@@ -143,7 +142,6 @@
   resources:
   - postgresclusters
   verbs:
-  - get
   - list
   - watch
 - apiGroups:
@@ -163,7 +161,6 @@
   resources:
   - statefulsets
   verbs:
-  - get
   - list
   - watch
   - create
@@ -180,7 +177,6 @@
   - watch
   - create
   - patch
-  - update
 - apiGroups:
   - discovery.k8s.io
   resources:
@@ -191,13 +187,10 @@
   - watch
   - create
   - patch
-  - update
 - apiGroups:
   - ""
   resources:
   - secrets
-  - services
-  - serviceaccounts
   verbs:
   - get
   - list
@@ -207,9 +200,18 @@
 - apiGroups:
   - ""
   resources:
+  - services
+  - serviceaccounts
+  verbs:
+  - list
+  - watch
+  - create
+  - patch
+- apiGroups:
+  - ""
+  resources:
   - pods
   verbs:
-  - get
   - list
   - watch
   - patch
@@ -228,7 +230,6 @@
   resources:
   - poddisruptionbudgets
   verbs:
-  - get
   - list
   - watch
   - create
@@ -239,7 +240,6 @@
   resources:
   - networkpolicies
   verbs:
-  - get
   - list
   - watch
   - create
@@ -250,7 +250,6 @@
   resources:
   - podmonitors
   verbs:
-  - get
   - list
   - watch
   - create
@@ -262,7 +261,6 @@
   - roles
   - rolebindings
   verbs:
-  - get
   - list
   - watch
   - create

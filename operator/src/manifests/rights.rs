@@ -90,24 +90,29 @@ pub fn lease_rules(lease: &str) -> Value {
 /// What the operator does itself, and what it holds only because it grants it to agents: Kubernetes lets nobody grant
 /// more than he has.
 pub fn rules() -> Value {
-    let own = ["get", "list", "watch", "create", "patch"];
+    // What is looked at comes from watches: get is held only where something is read by its name.
+    let own = ["list", "watch", "create", "patch"];
+    let own_and_delete = ["list", "watch", "create", "patch", "delete"];
+    // get of the lock objects and of the slice: only granted, to the agents.
+    let granted = ["get", "list", "watch", "create", "patch"];
     json!([
-        rule("matriarch.dev", &["postgresclusters"], &["get", "list", "watch"]),
+        rule("matriarch.dev", &["postgresclusters"], &["list", "watch"]),
         rule("matriarch.dev", &["postgresclusters/status"], &["patch"]),
         // ownerReferences with blockOwnerDeletion need this where that admission plugin is on.
         rule("matriarch.dev", &["postgresclusters/finalizers"], &["update"]),
         // delete: without its pods, to make it anew with another claim template.
-        rule("apps", &["statefulsets"], &["get", "list", "watch", "create", "patch", "delete"]),
-        // update of configmaps, endpoints and endpointslices: only granted, to the agents.
-        rule("", &["configmaps", "endpoints"], &["get", "list", "watch", "create", "patch", "update"]),
-        rule("discovery.k8s.io", &["endpointslices"], &["get", "list", "watch", "create", "patch", "update"]),
-        rule("", &["secrets", "services", "serviceaccounts"], &own),
-        rule("", &["pods"], &["get", "list", "watch", "patch", "delete"]),
+        rule("apps", &["statefulsets"], &own_and_delete),
+        rule("", &["configmaps", "endpoints"], &granted),
+        rule("discovery.k8s.io", &["endpointslices"], &granted),
+        // get: of those that the spec names, which bear no label.
+        rule("", &["secrets"], &["get", "list", "watch", "create", "patch"]),
+        rule("", &["services", "serviceaccounts"], &own),
+        rule("", &["pods"], &["list", "watch", "patch", "delete"]),
         rule("", &["persistentvolumeclaims"], &["list", "watch", "patch", "delete"]),
-        rule("policy", &["poddisruptionbudgets"], &["get", "list", "watch", "create", "patch", "delete"]),
         // delete: where the spec no longer asks for them.
-        rule("networking.k8s.io", &["networkpolicies"], &["get", "list", "watch", "create", "patch", "delete"]),
-        rule("monitoring.coreos.com", &["podmonitors"], &["get", "list", "watch", "create", "patch", "delete"]),
+        rule("policy", &["poddisruptionbudgets"], &own_and_delete),
+        rule("networking.k8s.io", &["networkpolicies"], &own_and_delete),
+        rule("monitoring.coreos.com", &["podmonitors"], &own_and_delete),
         rule("rbac.authorization.k8s.io", &["roles", "rolebindings"], &own),
         rule("events.k8s.io", &["events"], &["create", "patch"]),
     ])

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::{Api, ListParams};
 use serde_json::json;
 
 use super::super::case::Case;
@@ -72,8 +74,26 @@ pub async fn reloaded(case: &Case) -> Result<()> {
     case.note(format!("pg_hba after {:.1} s", begin.elapsed().as_secs_f32()));
     case.herd.patch(&json!({"postgresql": {"parameters": {"work_mem": null}, "pgHba": null}})).await?;
     setting(case, "work_mem", "4MB").await?;
+    network_policy(case).await?;
     case.herd.steady(LONG_ENOUGH).await?;
     same(case, &before).await
+}
+
+/// A `NetworkPolicy` comes and goes.
+async fn network_policy(case: &Case) -> Result<()> {
+    let policies: Api<NetworkPolicy> = case.herd.namespace.api();
+    let of_cluster = ListParams::default().labels(&format!("cluster-name={}", case.herd.name()));
+    for (spec, count) in [(json!({"enabled": true}), 1), (json!(null), 0)] {
+        case.herd.patch(&json!({"networkPolicy": spec})).await?;
+        let what = format!("{count} network policies");
+        case.cluster()
+            .wait(&what, LONG_ENOUGH, async || {
+                let there = policies.list(&of_cluster).await?.items.len();
+                Ok((there != count).then(|| format!("{there} are there")))
+            })
+            .await?;
+    }
+    Ok(())
 }
 
 /// What needs a restart: at no moment has a standby less than its primary.

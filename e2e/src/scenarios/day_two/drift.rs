@@ -171,7 +171,7 @@ async fn spoil(world: &World, herd: &Herd) -> Result<usize> {
     let names = &herd.names;
     let spoilt = [
         ("v1", "Service", names.read_only_service(), json!({"spec": {"selector": {"role": "nobody"}}})),
-        ("policy/v1", "PodDisruptionBudget", names.scope().to_owned(), json!({"spec": {"maxUnavailable": 3}})),
+        ("policy/v1", "PodDisruptionBudget", names.scope().to_owned(), json!({"spec": {"minAvailable": 2}})),
         (
             "apps/v1",
             "StatefulSet",
