@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::PersistentVolume;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::json;
 
@@ -21,7 +21,6 @@ metadata:
   name: local
   annotations: {storageclass.kubernetes.io/is-default-class: "true"}
 provisioner: kubernetes.io/no-provisioner
-allowVolumeExpansion: true
 volumeBindingMode: WaitForFirstConsumer
 "#;
 
@@ -122,43 +121,6 @@ impl Cluster {
         }
         Ok(())
     }
-}
-
-impl Cluster {
-    /// Grows volumes whose claims in a namespace ask for more than there is, while they are in use, as a driver with a
-    /// resizer does: the file, the loop device, the file system, then the volume's capacity. The rest is the kubelet's.
-    pub async fn grow_volumes(&self, namespace: &str) -> Result<usize> {
-        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client(), namespace);
-        let volumes: Api<PersistentVolume> = Api::all(self.client());
-        let mut grown = 0;
-        for claim in claims.list(&ListParams::default()).await?.items {
-            let Some(spec) = claim.spec else { continue };
-            let asked = spec.resources.and_then(|one| one.requests).and_then(|mut one| one.remove("storage"));
-            let (Some(name), Some(asked)) = (spec.volume_name, asked) else { continue };
-            let volume = volumes.get(&name).await?;
-            let has = volume.spec.and_then(|spec| spec.capacity).and_then(|mut one| one.remove("storage"));
-            if mebibytes(&asked.0)? <= has.map_or(Ok(0), |has| mebibytes(&has.0))? {
-                continue;
-            }
-            let (node, number) = name.rsplit_once('-').context("not one of our volumes")?;
-            let image = self.layout().node_named(node)?.folder.join("volume-images").join(number);
-            let image = image.display().to_string();
-            run(&["truncate", "--size", &format!("{}M", mebibytes(&asked.0)?), &image])?;
-            let device = run(&["losetup", "--noheadings", "--output", "NAME", "--associated", &image])?;
-            run(&["losetup", "--set-capacity", device.trim()])?;
-            run(&["resize2fs", device.trim()])?;
-            let capacity = json!({"spec": {"capacity": {"storage": asked}}});
-            volumes.patch(&name, &PatchParams::default(), &Patch::Merge(&capacity)).await?;
-            grown += 1;
-        }
-        Ok(grown)
-    }
-}
-
-/// Of the sizes that tests write.
-fn mebibytes(size: &str) -> Result<u64> {
-    let whole = |unit: &str, factor: u64| size.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(factor);
-    whole("Gi", 1024).or_else(|| whole("Mi", 1)).with_context(|| format!("{size:?} is neither in Gi nor in Mi"))
 }
 
 fn is_of(volume: &str, node: &str) -> bool {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
 use super::case::Case;
-use super::day_two::{changes, declared, drift, growth, killed, losses, rights, secrets, wiped, wishes};
+use super::day_two::{changes, declared, drift, killed, losses, rights, wiped, wishes};
 use super::report::Row;
 use super::world::World;
 use super::{api, bootstrap, containers, idle, input, partition, plugin, pods, switchover, upgrade};
@@ -101,10 +101,8 @@ pub const ALL: &[Scenario] = &[
     fault("rolling-update", (300, 5_000), |case| Box::pin(changes::image(case))),
     fault("reload", (100, 1_000), |case| Box::pin(changes::reloaded(case))),
     fault("ordered-restart", (300, 5_000), |case| Box::pin(changes::restarted(case))),
-    fault("secrets-changed", (100, 1_000), |case| Box::pin(secrets::rotated(case))),
     fault("declared", (100, 1_000), |case| Box::pin(declared::all(case))),
     fault("switchover-by-field", (300, 5_000), |case| Box::pin(wishes::switchover(case))),
-    fault("fence", (300, 5_000), |case| Box::pin(wishes::fence(case))),
     fault("hibernate", (30_000, 90_000), |case| Box::pin(wishes::hibernate(case))),
     Scenario { nodes: 2, ..fault("node-drained", (300, 5_000), |case| Box::pin(wishes::drained(case))) },
     fault("lost-volumes", (100, 1_000), |case| Box::pin(losses::volumes(case))),
@@ -112,8 +110,6 @@ pub const ALL: &[Scenario] = &[
     fault("switchover-again", (300, 5_000), |case| Box::pin(switchover::there_and_back(case))),
     alone("drift", |world, row| Box::pin(drift::drift(world, row))),
     fault("operator-killed", (1_000, 5_000), |case| Box::pin(killed::operator(case))),
-    // The last of this cluster: other scenarios' volumes would be too small for it.
-    fault("volumes-grown", (100, 1_000), |case| Box::pin(growth::grown(case))),
     alone("endpoints-bootstrap", |world, row| Box::pin(bootstrap::three(world, row, On::Endpoints))),
     Scenario {
         body: Body::Fault(On::Endpoints, |case| Box::pin(switchover::to_a_candidate(case))),
