@@ -59,14 +59,16 @@ impl World {
 
     /// And to a whole cluster: copies are made, one after a failed rewind.
     fn whole_limit(&self) -> u64 {
-        // A standby that cannot become consistent is copied anew after ten minutes.
+        // A standby that cannot become consistent is copied anew after ten minutes, and a copy that did not help is made
+        // again no sooner.
         let never_ready = if self.heal.never_ready { 600 * S } else { 0 };
         self.leader_limit() + 120 * S + never_ready
     }
 
     pub(super) fn heal_second(&mut self) {
         let starts = |n: &super::Node| n.server.pm == super::Pm::Recovering && n.disk.written.lsn < n.disk.consistent;
-        self.heal.never_ready |= self.nodes.iter().any(starts);
+        let copied = |n: &super::Node| n.agent.rule == "follower.copied-lately";
+        self.heal.never_ready |= self.nodes.iter().any(|n| starts(n) || copied(n));
         let since = self.now - self.phase_since;
         let members: Vec<usize> = if self.phase == Phase::CoreHealed {
             self.plan.config.core.clone()
