@@ -167,6 +167,20 @@ fn a_wiped_lock_object_does_not_move_the_lead() {
 
 /// Settings stay in force, the object comes back as it was, and only one member ever makes a cluster.
 #[test]
+fn a_refused_write_of_sync_is_tried_again_at_leisure() {
+    let (mut world, _, _) = world::cluster(world::QUORUM);
+    // The cluster is being deleted: its objects and the rights to make them go before its pods.
+    world.forbidden.insert("x-sync".to_owned(), 0);
+    let object = world.objects.remove(&(Kind::Lock, "x-sync".into())).unwrap();
+    for name in ["x-0", "x-1", "x-2"] {
+        world.push(name, 1, Event::Store(matriarch_ha::event::StoreEvent::Deleted(Kind::Lock, object.clone())));
+    }
+    world.run(2_000);
+    let tries = world.forbidden["x-sync"];
+    assert!((1..=12).contains(&tries), "{tries} writes in two seconds");
+}
+
+#[test]
 fn a_wiped_config_is_written_again() {
     let (mut world, leader) = bootstrapped(QUORUM);
     let config = world.annotation("x-config", "config").unwrap();

@@ -23,6 +23,8 @@ const REPLAY_RESTS_MS: u64 = 3_000;
 /// Said of a `config` that cannot be read at all.
 const UNREADABLE: &str = "the annotation `config` is no JSON object: write one with `patronictl edit-config`; the last configuration \
                           stays in force";
+/// Pause after a write of the lock or of `-sync` that was refused or got no answer. Milliseconds.
+const STORE_RETRY_MS: u64 = 200;
 /// Pause after a failed task, milliseconds: short, then longer.
 const RETRY_MS: [u64; 4] = [200, 1_000, 2_000, 5_000];
 
@@ -263,7 +265,8 @@ impl Core {
                 self.locks.forget(&name);
                 self.observe_lock(now);
             }
-            Call::Lock | Call::LockRead if !stored => self.lock_retry_at = now.plus_ms(200),
+            Call::Lock | Call::LockRead if !stored => self.lock_retry_at = now.plus_ms(STORE_RETRY_MS),
+            Call::Sync | Call::SyncRead if !stored => self.sync_retry_at = now.plus_ms(STORE_RETRY_MS),
             // Somebody else moved: the watch delivers it within milliseconds, and the rules look again.
             Call::SliceWrite | Call::SliceRead if !stored => {
                 self.slice = None;

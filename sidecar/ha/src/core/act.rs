@@ -481,7 +481,7 @@ impl Core {
 
     /// Each write is another one, also when it says the same: a write that changes nothing would leave the version as it is.
     pub(super) fn write_sync(&mut self, now: Boot, state: &SyncState, effects: &mut Vec<Effect>) {
-        if !self.in_flight(|c| matches!(c, Call::Sync | Call::SyncRead)) {
+        if !self.in_flight(|c| matches!(c, Call::Sync | Call::SyncRead)) && now >= self.sync_retry_at {
             let name = self.id.sync_object.clone();
             let claim = format!("{}@{}.{}", self.id.uid, now.0, self.next_id);
             let mut keys = state.annotations();

@@ -193,6 +193,8 @@ pub struct Core {
     calls: BTreeMap<u64, (Boot, Call)>,
     lock_sent: Boot,
     lock_retry_at: Boot,
+    /// A write of `-sync` was refused: not again before.
+    sync_retry_at: Boot,
     permit_seq: u64,
     permitted: Option<Option<Boot>>,
     /// The supervisor has obeyed a permit that no pause lengthened, and none that one did since.
@@ -308,6 +310,7 @@ impl Core {
             calls: BTreeMap::new(),
             lock_sent: Boot(0),
             lock_retry_at: Boot(0),
+            sync_retry_at: Boot(0),
             permit_seq: 0,
             permitted: None,
             armed: false,

@@ -104,6 +104,8 @@ pub struct World {
     pub unheard: BTreeSet<String>,
     /// Members whose supervisor acknowledges no permit.
     pub deaf: BTreeSet<String>,
+    /// Objects that may not be created, and how often that was tried.
+    pub forbidden: BTreeMap<String, u32>,
     /// More than one writable primary is what the test is about.
     pub lawless: bool,
     /// While it has no WAL receiver, this standby tells timeline 1.
@@ -143,6 +145,7 @@ impl World {
             unanswered: BTreeSet::new(),
             unheard: BTreeSet::new(),
             deaf: BTreeSet::new(),
+            forbidden: BTreeMap::new(),
             lawless: false,
             forgetful: None,
             callbacks: Vec::new(),
@@ -814,7 +817,11 @@ impl World {
                 self.push(name, 2, Event::Store(StoreEvent::Done { id, result }));
             }
             StoreCall::Create { id, kind, name: object, annotations, owners } => {
-                let result = if !up {
+                let refused = self.forbidden.get_mut(&object).filter(|_| up);
+                let result = if let Some(tries) = refused {
+                    *tries += 1;
+                    Err(StoreError::Forbidden("cannot create".into()))
+                } else if !up {
                     Err(unreachable())
                 } else if self.objects.contains_key(&(kind, object.clone())) {
                     Err(StoreError::Conflict)
