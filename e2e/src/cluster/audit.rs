@@ -39,6 +39,8 @@ pub type RequestCounts = BTreeMap<Request, u64>;
 pub struct Access {
     /// Who, what, where.
     pub request: Request,
+    /// When it arrived.
+    pub arrived: Timestamp,
     /// The API group; empty for the core.
     pub group: String,
     /// The object; empty where the request is about many.
@@ -99,6 +101,7 @@ impl Line {
             decision: annotation("authorization.k8s.io/decision"),
             reason: annotation("authorization.k8s.io/reason"),
             request: Request { user: self.user.username, verb: self.verb, resource, namespace: object.namespace },
+            arrived: self.request_received_timestamp,
             group: object.api_group,
             name: object.name,
             code: self.response_status.unwrap_or_default().code,

@@ -92,6 +92,7 @@ pub const ALL: &[Scenario] = &[
         nodes: 2,
         ..fault("same-name-elsewhere", (TTL_AND_2, 25_000), |case| Box::pin(partition::same_name(case)))
     },
+    Scenario { nodes: 2, ..fault("node-drained", (300, 5_000), |case| Box::pin(wishes::drained(case))) },
     fault("api-down", (500, 3_000), |case| Box::pin(api::down(case))),
     fault("api-down-member-gone", (45_000, 75_000), |case| Box::pin(api::down_with_a_member_gone(case))),
     fault("all-pods-killed", (30_000, 60_000), |case| Box::pin(pods::all_killed(case))),
@@ -104,7 +105,6 @@ pub const ALL: &[Scenario] = &[
     fault("declared", (100, 1_000), |case| Box::pin(declared::all(case))),
     fault("switchover-by-field", (300, 5_000), |case| Box::pin(wishes::switchover(case))),
     fault("hibernate", (30_000, 90_000), |case| Box::pin(wishes::hibernate(case))),
-    Scenario { nodes: 2, ..fault("node-drained", (300, 5_000), |case| Box::pin(wishes::drained(case))) },
     fault("lost-volumes", (100, 1_000), |case| Box::pin(losses::volumes(case))),
     // To members that followed several timelines meanwhile.
     fault("switchover-again", (300, 5_000), |case| Box::pin(switchover::there_and_back(case))),

@@ -2,6 +2,7 @@
 //! right is held in vain.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
@@ -14,6 +15,9 @@ use super::super::world::{OPERATOR, OPERATOR_NAMESPACE, World};
 
 /// Who may do what to what: API group, resource and verb.
 pub type Right = (String, String, String);
+
+/// For so long pods of a deleted cluster may still be there when their rights have gone, also beside a new one of its name.
+const LEAVING: Duration = Duration::from_mins(1);
 
 /// Rights that no request shows here, and why they are held.
 const UNSEEN: &[(&str, &str, &[&str], &str)] = &[
@@ -29,6 +33,7 @@ const UNSEEN: &[(&str, &str, &[&str], &str)] = &[
         &["list", "watch", "create", "patch", "delete"],
         "the kind is not installed here",
     ),
+    ("", "endpoints", &["get"], "the lock is read again after a conflict"),
     ("", "persistentvolumes", &["get"], "read when a pod waits for a volume of a node that is gone"),
     ("", "persistentvolumeclaims", &["patch", "delete"], "volumes that grow, and a claim whose volume is gone"),
     ("apps", "statefulsets", &["delete"], "volumes that grow: the claim template cannot be changed"),
@@ -78,15 +83,10 @@ pub async fn audit(world: &World, row: &mut Row) -> Result<()> {
     let mut failures = BTreeSet::new();
     let mut requests = 0_u64;
     // Agents of a cluster that is deleted are still there for a moment when their rights have gone already.
-    let mut deleted = BTreeSet::new();
+    let mut deleted: BTreeMap<String, Timestamp> = BTreeMap::new();
     world.cluster.accesses(world.began, Timestamp::now(), |access| {
-        if access.request.resource == "postgresclusters" {
-            let agents = format!("{agents}{}-agent", access.name);
-            if access.request.verb == "delete" {
-                deleted.insert(agents);
-            } else if access.code == 201 {
-                deleted.remove(&agents);
-            }
+        if access.request.resource == "postgresclusters" && access.request.verb == "delete" {
+            deleted.insert(format!("{agents}{}-agent", access.name), access.arrived);
         }
         let who = match access.request.user.as_str() {
             user if user == operator => "operator",
@@ -95,7 +95,8 @@ pub async fn audit(world: &World, row: &mut Row) -> Result<()> {
         };
         requests += 1;
         let right = (access.group.clone(), access.request.resource.clone(), access.request.verb.clone());
-        if access.decision == "forbid" && deleted.contains(&access.request.user) {
+        let leaves = deleted.get(&access.request.user).is_some_and(|at| access.arrived < *at + LEAVING);
+        if access.decision == "forbid" && leaves {
             return;
         }
         if access.decision == "forbid" {
