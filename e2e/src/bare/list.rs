@@ -4,8 +4,8 @@ use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
 use super::scenarios::{
-    backup, cascade, configuration, data, faults, guard, haproxy, life, making, mixed, patronictl, people, rules,
-    slots, store, streams, takeover,
+    backup, cascade, configuration, data, day_two, faults, guard, haproxy, life, making, mixed, patronictl, people,
+    rules, slots, store, streams, takeover,
 };
 use super::stage::Stage;
 use crate::scenarios::Row;
@@ -55,6 +55,8 @@ pub const ALL: &[Scenario] = &[
     long("pid-reused", |stage, row| Box::pin(data::pid_reused(stage, row))),
     quick("data-removed", |stage, row| Box::pin(data::data_removed(stage, row))),
     long("data-lost", |stage, row| Box::pin(data::data_lost(stage, row))),
+    quick("fenced", |stage, row| Box::pin(day_two::fenced(stage, row))),
+    quick("passwords", |stage, row| Box::pin(day_two::passwords(stage, row))),
     quick("tags", |stage, row| Box::pin(rules::tags(stage, row))),
     long("priorities", |stage, row| Box::pin(rules::priorities(stage, row))),
     long("foreign-data", |stage, row| Box::pin(data::foreign_data(stage, row))),

@@ -105,6 +105,7 @@ pub const ALL: &[Scenario] = &[
     fault("declared", (100, 1_000), |case| Box::pin(declared::all(case))),
     fault("switchover-by-field", (300, 5_000), |case| Box::pin(wishes::switchover(case))),
     fault("hibernate", (30_000, 90_000), |case| Box::pin(wishes::hibernate(case))),
+    fault("fenced", (300, 5_000), |case| Box::pin(wishes::fence(case))),
     fault("lost-volumes", (100, 1_000), |case| Box::pin(losses::volumes(case))),
     // To members that followed several timelines meanwhile.
     fault("switchover-again", (300, 5_000), |case| Box::pin(switchover::there_and_back(case))),

@@ -4,6 +4,7 @@ pub mod backup;
 pub mod cascade;
 pub mod configuration;
 pub mod data;
+pub mod day_two;
 pub mod faults;
 pub mod guard;
 pub mod haproxy;

@@ -103,3 +103,27 @@ pub async fn drained(case: &Case) -> Result<()> {
     case.herd.steady(LONG_ENOUGH).await.context("after the node was opened")?;
     case.fenced_before(&lock)
 }
+/// `fenced`: PostgreSQL of a standby stops and its pod stays; a leader hands over first; lifted, all stream again.
+pub async fn fence(case: &Case) -> Result<()> {
+    let standby = case.a_standby().await?;
+    for member in [standby.name.clone(), case.primary.name.clone()] {
+        let before = case.herd.member(&member).await?;
+        let postmaster = case.herd.postmaster(&member).await?;
+        let begin = Instant::now();
+        case.herd.patch(&json!({"fenced": [member]})).await?;
+        let what = format!("PostgreSQL of {member} is stopped");
+        case.cluster().wait(&what, A_MINUTE, async || Ok(postmaster.is_alive().then(|| "it runs".to_owned()))).await?;
+        case.note(format!("{member} stopped after {:.1} s", begin.elapsed().as_secs_f32()));
+        case.workload.writable(A_MINUTE).await?;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let now = case.herd.member(&member).await?;
+        ensure!(now.uid == before.uid, "the pod of {member} was replaced");
+        ensure!(case.herd.postmaster(&member).await.is_err(), "PostgreSQL of {member} was started again");
+        ensure!(case.herd.lock().await?.leader != member, "{member} still leads");
+        let begin = Instant::now();
+        case.herd.patch(&json!({"fenced": null})).await?;
+        case.herd.steady(LONG_ENOUGH).await.context("after the fence was lifted")?;
+        case.note(format!("back after {:.1} s", begin.elapsed().as_secs_f32()));
+    }
+    Ok(())
+}
