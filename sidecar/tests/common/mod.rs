@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use matriarch_ha::effect::{ServerConfig, Task, Upstream};
@@ -88,6 +89,19 @@ pub struct Member {
     child: Child,
 }
 
+/// A port that nobody else gets: one that the kernel chose would be free again before PostgreSQL binds it, and could
+/// become another member's (of a script beside this one), or a client's. So: each number once, below the range that
+/// the kernel takes ports from.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    loop {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 impl Member {
     pub async fn new(tools: &Tools, name: &str) -> Self {
         Self::with(tools, name, "", "").await
@@ -104,7 +118,7 @@ impl Member {
     }
 
     async fn made(tools: &Tools, name: &str, bootstrap: &str, postgresql: &str, matriarch: &str) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let dir = std::env::temp_dir().join(format!("matriarch-{}-{port}-{name}", std::process::id()));
         let secrets = dir.join("secrets");
         for folder in ["volume", "sockets", "secrets"] {
@@ -118,7 +132,9 @@ impl Member {
             std::fs::write(secrets.join(user).join("password"), format!("{role}'s pass:word\\\n")).unwrap();
         }
         let supervisor = dir.join("matriarch-supervisor");
-        std::fs::copy(&tools.supervisor, &supervisor).unwrap();
+        // By another process: a descriptor open for writing here, inherited by a child that another script is just
+        // starting, would make the program busy.
+        assert!(Command::new("cp").arg(&tools.supervisor).arg(&supervisor).status().unwrap().success());
         for path in [dir.clone(), dir.join("volume"), dir.join("sockets"), supervisor.clone()] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
             chown(&path, Some(tools.uid), Some(tools.gid)).unwrap();
