@@ -181,6 +181,33 @@ fn a_refused_write_of_sync_is_tried_again_at_leisure() {
 }
 
 #[test]
+fn a_refused_write_of_failover_is_tried_again_at_leisure() {
+    let (mut world, leader, _) = world::cluster(world::QUORUM);
+    world.forbidden.insert("x-failover".to_owned(), 0);
+    // Who is asked for leads already: to be cleared.
+    world
+        .store(Kind::Lock, "x-failover", |object| drop(object.annotations.insert("member".to_owned(), leader.clone())));
+    world.run(2_000);
+    let tries = world.forbidden["x-failover"];
+    assert!((1..=12).contains(&tries), "{tries} writes in two seconds");
+    world.forbidden.clear();
+    let cleared = |w: &mut World| w.annotation("x-failover", "member").is_none();
+    world.run_until("it is cleared as soon as it may be", 500, cleared);
+}
+
+#[test]
+fn a_refused_write_of_history_is_tried_again_at_leisure() {
+    let (mut world, _, _) = world::cluster(world::QUORUM);
+    world.forbidden.insert("x-config".to_owned(), 0);
+    // Of another cluster, which had the name before: there is no history on timeline 1.
+    let of_another = r#"[[1, 1000, "no recovery target specified", "2026-01-01T00:00:00+00:00", "x-9"]]"#;
+    world.store(Kind::Lock, "x-config", |o| drop(o.annotations.insert("history".to_owned(), of_another.to_owned())));
+    world.run(2_000);
+    let tries = world.forbidden["x-config"];
+    assert!((1..=12).contains(&tries), "{tries} writes in two seconds");
+}
+
+#[test]
 fn a_wiped_config_is_written_again() {
     let (mut world, leader) = bootstrapped(QUORUM);
     let config = world.annotation("x-config", "config").unwrap();

@@ -266,7 +266,8 @@ impl Core {
                 self.observe_lock(now);
             }
             Call::Lock | Call::LockRead if !stored => self.lock_retry_at = now.plus_ms(STORE_RETRY_MS),
-            Call::Sync | Call::SyncRead if !stored => self.sync_retry_at = now.plus_ms(STORE_RETRY_MS),
+            Call::Sync | Call::SyncRead if !stored => self.write_later(now, self.id.sync_object.clone()),
+            Call::Config if !stored => self.write_later(now, self.id.config_object.clone()),
             // Somebody else moved: the watch delivers it within milliseconds, and the rules look again.
             Call::SliceWrite | Call::SliceRead if !stored => {
                 self.slice = None;
@@ -276,9 +277,18 @@ impl Core {
                 if let Some(asked) = &mut self.switchover {
                     asked.written = stored;
                 }
+                if !stored {
+                    self.write_later(now, self.id.failover_object.clone());
+                }
             }
             _ => {}
         }
+    }
+
+    /// The rules want it as long as it is not stored, and each answer lets them look again: without a pause, one who may not
+    /// write would ask thousands of times a second. A conflict is among it: the watch that tells may be slow.
+    fn write_later(&mut self, now: Boot, object: String) {
+        self.retry_at.insert(object, now.plus_ms(STORE_RETRY_MS));
     }
 
     fn attached(&mut self, attached: &Attached) {

@@ -461,7 +461,7 @@ impl Core {
 
     /// The configuration goes with it where it is not stored: the one that was in force, else that of a new cluster.
     pub(super) fn write_config(&mut self, now: Boot, keys: &[(&str, Option<String>)], effects: &mut Vec<Effect>) {
-        if self.in_flight(|c| matches!(c, Call::Config)) {
+        if self.in_flight(|c| matches!(c, Call::Config)) || self.too_early(now, &self.id.config_object) {
             return;
         }
         let mut annotations: BTreeMap<String, Option<String>> =
@@ -481,7 +481,8 @@ impl Core {
 
     /// Each write is another one, also when it says the same: a write that changes nothing would leave the version as it is.
     pub(super) fn write_sync(&mut self, now: Boot, state: &SyncState, effects: &mut Vec<Effect>) {
-        if !self.in_flight(|c| matches!(c, Call::Sync | Call::SyncRead)) && now >= self.sync_retry_at {
+        let busy = self.in_flight(|c| matches!(c, Call::Sync | Call::SyncRead));
+        if !busy && !self.too_early(now, &self.id.sync_object) {
             let name = self.id.sync_object.clone();
             let claim = format!("{}@{}.{}", self.id.uid, now.0, self.next_id);
             let mut keys = state.annotations();
@@ -499,9 +500,8 @@ impl Core {
     /// A scheduled switchover becomes one that is to be done now. Whoever leads after we died here finds another leader's request and
     /// clears it; we ourselves would do it late.
     fn failover_is_due(&mut self, now: Boot, s: &Snapshot, effects: &mut Vec<Effect>) {
-        let Some(failover) = s.failover.as_ref().filter(|_| !self.in_flight(|c| matches!(c, Call::Failover))) else {
-            return;
-        };
+        let busy = self.in_flight(|c| matches!(c, Call::Failover)) || self.too_early(now, &self.id.failover_object);
+        let Some(failover) = s.failover.as_ref().filter(|_| !busy) else { return };
         let annotations = BTreeMap::from([
             ("leader".to_owned(), failover.leader.clone()),
             ("member".to_owned(), failover.member.clone()),
@@ -512,7 +512,7 @@ impl Core {
     }
 
     pub(super) fn clear_failover(&mut self, now: Boot, why: Option<String>, effects: &mut Vec<Effect>) {
-        if self.in_flight(|c| matches!(c, Call::Failover)) {
+        if self.in_flight(|c| matches!(c, Call::Failover)) || self.too_early(now, &self.id.failover_object) {
             return;
         }
         let annotations = BTreeMap::from([
@@ -523,6 +523,11 @@ impl Core {
         ]);
         let name = self.id.failover_object.clone();
         self.store_call(now, Call::Failover, name, annotations, effects);
+    }
+
+    /// A write of the object has just failed.
+    fn too_early(&self, now: Boot, object: &str) -> bool {
+        self.retry_at.get(object).is_some_and(|at| now < *at)
     }
 
     /// Patch by CAS if the object is there, else create it.

@@ -193,8 +193,8 @@ pub struct Core {
     calls: BTreeMap<u64, (Boot, Call)>,
     lock_sent: Boot,
     lock_retry_at: Boot,
-    /// A write of `-sync` was refused: not again before.
-    sync_retry_at: Boot,
+    /// By object, of those that are not written on a schedule of their own: a write failed, not again before.
+    retry_at: BTreeMap<String, Boot>,
     permit_seq: u64,
     permitted: Option<Option<Boot>>,
     /// The supervisor has obeyed a permit that no pause lengthened, and none that one did since.
@@ -310,7 +310,7 @@ impl Core {
             calls: BTreeMap::new(),
             lock_sent: Boot(0),
             lock_retry_at: Boot(0),
-            sync_retry_at: Boot(0),
+            retry_at: BTreeMap::new(),
             permit_seq: 0,
             permitted: None,
             armed: false,

@@ -49,7 +49,7 @@ impl Core {
             Holder::Me => {
                 earliest(Some(self.lock_sent.plus_ms(self.config.loop_wait_ms)));
                 earliest(Some(self.lock_retry_at));
-                earliest(Some(self.sync_retry_at));
+                self.retry_at.values().for_each(|at| earliest(Some(*at)));
                 earliest(Some(self.queried_at.plus_ms(self.config.loop_wait_ms)));
                 if self.lease.confirmed().is_none_or(|c| c < self.lock_sent) {
                     earliest(Some(now.plus_ms(200)));

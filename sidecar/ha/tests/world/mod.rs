@@ -834,8 +834,11 @@ impl World {
                 self.push(name, 2, Event::Store(StoreEvent::Done { id, result }));
             }
             StoreCall::Patch(patch) => {
+                let refused = self.forbidden.get_mut(&patch.name).filter(|_| up);
+                let forbidden = refused.map(|tries| *tries += 1).is_some();
                 let result = match self.objects.get(&(patch.kind, patch.name.clone())) {
                     _ if !up => Err(unreachable()),
+                    _ if forbidden => Err(StoreError::Forbidden("cannot patch".into())),
                     None => Err(StoreError::NotFound),
                     Some(o) if patch.resource_version.as_ref().is_some_and(|v| *v != o.resource_version) => {
                         Err(StoreError::Conflict)
