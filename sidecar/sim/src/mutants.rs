@@ -36,16 +36,6 @@ const SURVIVE: &[(Mutant, &str)] = &[
         "a second layer: questions are few, and the connection of an agent ends with it; not shown by 500 seeds",
     ),
     (
-        Mutant::TimelineIgnored,
-        "a second layer since each promotion reserves its own timeline: a longer log on an older one needs a former leader whose commits \
-         nobody has, and the votes of those who have the newer ones; killed by seed 345 before, not shown by 1,500 seeds since",
-    ),
-    (
-        Mutant::NamesAfterPromotion,
-        "a second layer since a setting stays as it was put in force until another is wanted; killed by seed 1 before, not shown by \
-         1,500 seeds since",
-    ),
-    (
         Mutant::RewindAtOnce,
         "a second layer: PostgreSQL itself refuses to stream to a log beyond the switch, and a standby that gets nothing is compared again",
     ),
