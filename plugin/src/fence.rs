@@ -2,21 +2,16 @@
 //!
 //! Both write `spec.fenced`, by compare-and-swap. The operator hands it to the agents.
 
-use std::time::{Duration, Instant};
-
 use kube::ResourceExt;
-use kube::api::{Patch, PatchParams};
-use matriarch_crds::PostgresCluster;
 use serde_json::json;
-use tokio::time::sleep;
 
 use crate::access::Session;
 use crate::ask::confirm;
 use crate::completion;
 use crate::error::{Error, instead};
 use crate::output::say;
-use crate::store::Store;
-use crate::view::Cluster;
+use crate::store::{Store, late_members};
+use crate::view::{Cluster, Member};
 
 /// Of which members.
 #[derive(clap::Args)]
@@ -90,7 +85,7 @@ fn changed(before: &[String], chosen: &[String], fence: bool) -> Vec<String> {
 }
 
 fn question(cluster: &Cluster, after: &[String], chosen: &[String]) -> String {
-    let left = |m: &&crate::view::Member| !after.contains(&m.name) && m.ready;
+    let left = |m: &&Member| !after.contains(&m.name) && m.ready;
     let names = chosen.join(", ");
     let consequence = match &cluster.leader {
         _ if cluster.members.iter().find(left).is_none() => {
@@ -105,44 +100,23 @@ fn question(cluster: &Cluster, after: &[String], chosen: &[String]) -> String {
 }
 
 async fn write(store: &Store, after: &[String]) -> Result<(), Error> {
-    let name = store.resource.name_any();
-    let patch = Patch::Merge(json!({
-        "metadata": {"resourceVersion": store.resource.resource_version()},
-        "spec": {"fenced": after},
-    }));
-    let failed = Error::call("patch", "postgresclusters", format!("the cluster {name}"));
-    store.api::<PostgresCluster>().patch(&name, &PatchParams::default(), &patch).await.map(drop).map_err(failed)
+    let version = store.resource.resource_version();
+    store.patch(json!({"metadata": {"resourceVersion": version}, "spec": {"fenced": after}})).await
 }
 
 async fn wait(store: &Store, args: &Args, chosen: &[String], fence: bool) -> Result<(), Error> {
-    let begun = Instant::now();
-    loop {
-        let cluster = store.stored().await?;
-        let late: Vec<&str> = cluster
-            .members
-            .iter()
-            .filter(|m| chosen.contains(&m.name))
-            .filter(|m| if fence { m.state != "stopped" } else { !m.ready })
-            .map(|m| m.name.as_str())
-            .collect();
-        if late.is_empty() {
-            return say(if fence { "stopped" } else { "ready" });
-        }
-        if begun.elapsed() > Duration::from_secs(args.timeout) {
-            let (who, what) = (late.join(", "), if fence { "stopped" } else { "ready" });
-            return Err(Error::Unknown(format!(
-                "{who} not {what} after {} s: see `kubectl matriarch status {}`",
-                args.timeout, args.cluster
-            )));
-        }
-        sleep(Duration::from_millis(500)).await;
-    }
+    let wanted = if fence { "stopped" } else { "ready" };
+    let late = |cluster: &Cluster| {
+        let late = |m: &&Member| chosen.contains(&m.name) && if fence { m.state != "stopped" } else { !m.ready };
+        late_members(cluster, late, &format!("not {wanted}"))
+    };
+    store.until(args.timeout, late).await?;
+    say(wanted)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::Member;
 
     fn cluster() -> Cluster {
         let member = |name: &str, ready| Member { name: name.to_owned(), ready, ..Member::default() };

@@ -1,11 +1,6 @@
 //! `kubectl matriarch hibernate` and `wake`: no pods, the volumes stay. Both write `spec.hibernate`.
 
-use std::time::{Duration, Instant};
-
-use kube::api::{Patch, PatchParams};
-use matriarch_crds::PostgresCluster;
 use serde_json::json;
-use tokio::time::sleep;
 
 use crate::access::Session;
 use crate::ask::confirm;
@@ -45,9 +40,7 @@ pub async fn run(session: &Session, args: &Args, sleeps: bool) -> Result<(), Err
             );
             confirm(session, args.yes, &question)?;
         }
-        let patch = Patch::Merge(json!({"spec": {"hibernate": sleeps}}));
-        let failed = Error::call("patch", "postgresclusters", format!("the cluster {name}"));
-        store.api::<PostgresCluster>().patch(name, &PatchParams::default(), &patch).await.map_err(failed)?;
+        store.patch(json!({"spec": {"hibernate": sleeps}})).await?;
         say(&format!("{name} {}", if sleeps { "is being hibernated" } else { "is being woken" }))?;
     }
     if args.wait { wait(&store, args, sleeps).await } else { Ok(()) }
@@ -63,19 +56,10 @@ fn settled(cluster: &Cluster, sleeps: bool) -> bool {
 }
 
 async fn wait(store: &Store, args: &Args, sleeps: bool) -> Result<(), Error> {
-    let begun = Instant::now();
-    while !settled(&store.stored().await?, sleeps) {
-        if begun.elapsed() > Duration::from_secs(args.timeout) {
-            return Err(Error::Unknown(format!(
-                "{} is not {} after {} s: see `kubectl matriarch status {0}`",
-                args.cluster,
-                if sleeps { "hibernated" } else { "awake" },
-                args.timeout
-            )));
-        }
-        sleep(Duration::from_millis(500)).await;
-    }
-    say(if sleeps { "hibernated" } else { "awake" })
+    let wanted = if sleeps { "hibernated" } else { "awake" };
+    let late = |cluster: &Cluster| (!settled(cluster, sleeps)).then(|| format!("{} is not {wanted}", args.cluster));
+    store.until(args.timeout, late).await?;
+    say(wanted)
 }
 
 #[cfg(test)]

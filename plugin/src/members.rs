@@ -1,8 +1,31 @@
 //! Which members an order is for: named, or all, of one role; standbys first, the leader last.
 
+use clap::ValueEnum;
+
+use crate::completion;
 use crate::error::{Error, instead};
 use crate::view::{Cluster, Member};
-use clap::ValueEnum;
+
+/// Of whom.
+#[derive(clap::Args)]
+pub struct Of {
+    /// The cluster.
+    #[arg(add = completion::clusters())]
+    pub cluster: String,
+    /// The members; all when none is named.
+    #[arg(add = completion::members())]
+    members: Vec<String>,
+    /// Only members of this role.
+    #[arg(short, long, value_enum, default_value_t = Role::Any)]
+    role: Role,
+}
+
+impl Of {
+    /// The members, checked.
+    pub fn chosen<'a>(&self, cluster: &'a Cluster) -> Result<Vec<&'a Member>, Error> {
+        choose(cluster, &self.members, self.role)
+    }
+}
 
 /// As patronictl has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -3,10 +3,8 @@
 //! Both are written where agents read them, in the dynamic configuration, so that they work while the operator is away. A spec that
 //! names `paused` is patched as well, for it would win otherwise.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use kube::api::{Patch, PatchParams};
-use matriarch_crds::PostgresCluster;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -16,7 +14,7 @@ use crate::completion;
 use crate::edit;
 use crate::error::Error;
 use crate::output::say;
-use crate::store::Store;
+use crate::store::{Store, late_members};
 
 /// How often a write that somebody else was faster than is tried again.
 const TRIES: usize = 5;
@@ -53,13 +51,7 @@ pub async fn run(session: &Session, args: &Args, pause: bool) -> Result<(), Erro
             confirm(session, args.yes, &question)?;
         }
         if named.is_some() {
-            let patch = Patch::Merge(json!({"spec": {"paused": pause}}));
-            let failed = Error::call("patch", "postgresclusters", format!("the cluster {}", args.cluster));
-            store
-                .api::<PostgresCluster>()
-                .patch(&args.cluster, &PatchParams::default(), &patch)
-                .await
-                .map_err(failed)?;
+            store.patch(json!({"spec": {"paused": pause}})).await?;
         }
         write(&store, pause).await?;
         say(&format!("{} is {done}", args.cluster))?;
@@ -91,17 +83,7 @@ async fn write(store: &Store, pause: bool) -> Result<(), Error> {
 }
 
 async fn wait(store: &Store, args: &Args, pause: bool, word: &str) -> Result<(), Error> {
-    let begun = Instant::now();
-    loop {
-        let cluster = store.stored().await?;
-        let late: Vec<&str> = cluster.members.iter().filter(|m| m.paused != pause).map(|m| m.name.as_str()).collect();
-        if late.is_empty() {
-            return say("every member knows");
-        }
-        if begun.elapsed() > Duration::from_secs(args.timeout) {
-            let who = late.join(", ");
-            return Err(Error::Unknown(format!("{who} did not take note of the {word} within {} s", args.timeout)));
-        }
-        sleep(Duration::from_millis(500)).await;
-    }
+    let ignorant = format!("did not take note of the {word}");
+    store.until(args.timeout, |cluster| late_members(cluster, |m| m.paused != pause, &ignorant)).await?;
+    say("every member knows")
 }

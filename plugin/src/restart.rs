@@ -10,7 +10,7 @@ use crate::ask::confirm;
 use crate::completion;
 use crate::ctl;
 use crate::error::Error;
-use crate::members::{self, Role};
+use crate::members::{self, Of, Role};
 use crate::output::say;
 use crate::store::Store;
 use crate::view::Member;
@@ -23,15 +23,8 @@ const SHORT: Duration = Duration::from_secs(15);
 /// Whose PostgreSQL, when, and under which conditions.
 #[derive(clap::Args)]
 pub struct RestartArgs {
-    /// The cluster.
-    #[arg(add = completion::clusters())]
-    cluster: String,
-    /// The members; all when none is named.
-    #[arg(add = completion::members())]
-    members: Vec<String>,
-    /// Only members of this role.
-    #[arg(short, long, value_enum, default_value_t = Role::Any)]
-    role: Role,
+    #[command(flatten)]
+    of: Of,
     /// Only members that have to be restarted for a setting.
     #[arg(long)]
     pending: bool,
@@ -55,15 +48,8 @@ pub struct RestartArgs {
 /// Whose configuration.
 #[derive(clap::Args)]
 pub struct ReloadArgs {
-    /// The cluster.
-    #[arg(add = completion::clusters())]
-    cluster: String,
-    /// The members; all when none is named.
-    #[arg(add = completion::members())]
-    members: Vec<String>,
-    /// Only members of this role.
-    #[arg(short, long, value_enum, default_value_t = Role::Any)]
-    role: Role,
+    #[command(flatten)]
+    of: Of,
 }
 
 /// Whose data directory.
@@ -95,9 +81,9 @@ pub struct ReinitArgs {
 /// One after the other, the leader last; after one that failed no other is touched.
 pub async fn restart(session: &Session, args: &RestartArgs) -> Result<(), Error> {
     let body = order(args, Timestamp::now()).map_err(Error::Refused)?;
-    let store = Store::open(session, Some(&args.cluster)).await?;
+    let store = Store::open(session, Some(&args.of.cluster)).await?;
     let cluster = store.stored().await?;
-    let mut chosen = members::choose(&cluster, &args.members, args.role)?;
+    let mut chosen = args.of.chosen(&cluster)?;
     if args.pending && args.at.is_none() {
         chosen.retain(|m| m.pending_restart);
         if chosen.is_empty() {
@@ -174,10 +160,10 @@ pub async fn cancel(store: &Store, chosen: &[&Member], path: &str) -> Result<(),
 
 /// Files and certificates are read again, PostgreSQL's settings with them; nobody is cut off.
 pub async fn reload(session: &Session, args: &ReloadArgs) -> Result<(), Error> {
-    let store = Store::open(session, Some(&args.cluster)).await?;
+    let store = Store::open(session, Some(&args.of.cluster)).await?;
     let cluster = store.stored().await?;
     let mut failed = Vec::new();
-    for member in members::choose(&cluster, &args.members, args.role)? {
+    for member in args.of.chosen(&cluster)? {
         match ctl::ask(&store, &member.name, "POST", "/reload", Some(&json!({})), SHORT).await {
             Ok(answer) if answer.fine() => say(&format!("{}: {}", member.name, answer.text()))?,
             Ok(answer) => failed.push(format!("{}: {} (code {})", member.name, answer.text(), answer.code)),

@@ -1,16 +1,22 @@
 //! What the API server has of a cluster: its resource, its shared objects, its pods; and how they are written.
 
+use std::time::{Duration, Instant};
+
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Pod};
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use matriarch_crds::names::{APPLICATION, APPLICATION_LABEL, ClusterNames, SCOPE_LABEL};
 use matriarch_crds::{PostgresCluster, StoreMode};
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use crate::access::Session;
 use crate::error::{Error, instead};
 use crate::live;
-use crate::view::{Annotations, Cluster, Objects};
+use crate::view::{Annotations, Cluster, Member, Objects};
+
+/// How often it is looked whether something has come about.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// One shared object.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +36,12 @@ pub struct Store {
     /// Names of its objects.
     pub names: ClusterNames,
     endpoints: bool,
+}
+
+/// Which members are late, and at what.
+pub fn late_members(cluster: &Cluster, late: impl Fn(&&Member) -> bool, at: &str) -> Option<String> {
+    let names: Vec<&str> = cluster.members.iter().filter(late).map(|m| m.name.as_str()).collect();
+    (!names.is_empty()).then(|| format!("{} {at}", names.join(", ")))
 }
 
 /// The clusters of a namespace, or of all.
@@ -193,6 +205,27 @@ impl Store {
     /// The cluster as it is stored.
     pub async fn stored(&self) -> Result<Cluster, Error> {
         Ok(Cluster::of(&self.objects().await?))
+    }
+
+    /// Changes fields of the resource: what the spec says, and the version that it was read with where that counts.
+    pub async fn patch(&self, change: Value) -> Result<(), Error> {
+        let name = self.names.scope();
+        let failed = Error::call("patch", "postgresclusters", format!("the cluster {name}"));
+        let api = self.api::<PostgresCluster>();
+        api.patch(name, &PatchParams::default(), &Patch::Merge(change)).await.map(drop).map_err(failed)
+    }
+
+    /// Waits until nothing is late any more; `late` says what.
+    pub async fn until(&self, seconds: u64, late: impl Fn(&Cluster) -> Option<String>) -> Result<(), Error> {
+        let begun = Instant::now();
+        while let Some(what) = late(&self.stored().await?) {
+            if begun.elapsed() > Duration::from_secs(seconds) {
+                let name = self.names.scope();
+                return Err(Error::Unknown(format!("{what} after {seconds} s: see `kubectl matriarch status {name}`")));
+            }
+            sleep(LOOK).await;
+        }
+        Ok(())
     }
 
     /// The cluster as it is now: positions as the leader sees them, where it can be asked.
