@@ -88,11 +88,12 @@ pub const ALL: &[Scenario] = &[
         promise: Promise::ASYNC,
         ..fault("pod-frozen-async", (TTL_AND_2, 20_000), |case| Box::pin(partition::frozen_async(case)))
     },
+    Scenario { nodes: 2, ..fault("node-drained", (300, 5_000), |case| Box::pin(wishes::drained(case))) },
+    // Moves the member that is alone on its node, with its volume, to the others: what needs one alone comes before.
     Scenario {
         nodes: 2,
         ..fault("same-name-elsewhere", (TTL_AND_2, 25_000), |case| Box::pin(partition::same_name(case)))
     },
-    Scenario { nodes: 2, ..fault("node-drained", (300, 5_000), |case| Box::pin(wishes::drained(case))) },
     fault("api-down", (500, 3_000), |case| Box::pin(api::down(case))),
     fault("api-down-member-gone", (45_000, 75_000), |case| Box::pin(api::down_with_a_member_gone(case))),
     fault("all-pods-killed", (30_000, 60_000), |case| Box::pin(pods::all_killed(case))),
