@@ -6,6 +6,7 @@ mod aim;
 mod check;
 mod clock;
 pub mod conformance;
+pub mod coverage;
 mod draw;
 mod model;
 #[cfg(feature = "mutants")]

@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use matriarch_sim::plan::Plan;
-use matriarch_sim::{Outcome, Stats, run, run_traced, shrink, swarm};
+use matriarch_sim::{Outcome, Stats, coverage, run, run_traced, shrink, swarm};
 
 /// Most of what a seed costs is allocation.
 #[global_allocator]
@@ -265,9 +265,13 @@ fn report(sum: &Sum, seconds: f64) -> ExitCode {
     if vacuous {
         println!("FAILED: too little happens in these runs");
     }
-    for rule in matriarch_ha::decide::Rule::ALL {
-        let seeds = sum.total.rules.get(rule.id()).copied().unwrap_or(0);
-        println!("  {:28} {seeds}", rule.id());
+    println!("so many seeds fired each rule:");
+    let (rules, uncovered) = coverage::judge(&sum.total.rules, sum.seeds);
+    for line in rules {
+        println!("{line}");
+    }
+    for what in &uncovered {
+        println!("FAILED: {what}");
     }
     for seed in &sum.differed {
         println!("NOT DETERMINISTIC: seed {seed}");
@@ -275,5 +279,9 @@ fn report(sum: &Sum, seconds: f64) -> ExitCode {
     for (seed, what) in &sum.failed {
         println!("FAILED seed {seed}: {what}");
     }
-    if sum.failed.is_empty() && sum.differed.is_empty() && !vacuous { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if sum.failed.is_empty() && sum.differed.is_empty() && uncovered.is_empty() && !vacuous {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
