@@ -1,8 +1,8 @@
 //! etcd and the API server, and nothing else of Kubernetes: Pod objects are what somebody writes.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use serde_json::json;
 use super::sandbox::API;
 use super::wait::until;
 use crate::deps::cache::Cache;
+use crate::host::child::Running;
 
 /// The context of the members' kubeconfig; another one, which is current there, leads nowhere.
 pub const CONTEXT: &str = "members";
@@ -23,12 +24,12 @@ pub const CONTEXT: &str = "members";
 const USER: &str = "member";
 const READY: Duration = Duration::from_mins(1);
 
-/// A running control plane.
+/// A running control plane. Dropped, the API server ends before its store.
 pub struct ControlPlane {
     folder: PathBuf,
     cache: Cache,
-    server: Mutex<Option<Child>>,
-    etcd: Child,
+    server: Mutex<Option<Running>>,
+    _etcd: Running,
     /// As cluster administrator.
     pub client: kube::Client,
 }
@@ -51,7 +52,7 @@ impl ControlPlane {
         let kubeconfig = Kubeconfig::read_from(folder.join("admin.json"))?;
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         let client = kube::Client::try_from(config)?;
-        let plane = Self { folder, cache: cache.clone(), server: Mutex::default(), etcd, client };
+        let plane = Self { folder, cache: cache.clone(), server: Mutex::default(), _etcd: etcd, client };
         plane.start_api_server()?;
         plane.ready().await?;
         Ok(plane)
@@ -67,16 +68,12 @@ impl ControlPlane {
     }
 
     /// Kills the API server: calls under way end without an answer.
-    pub fn stop_api_server(&self) -> Result<()> {
-        if let Some(mut server) = self.server.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            server.kill()?;
-            server.wait()?;
-        }
-        Ok(())
+    pub fn stop_api_server(&self) {
+        drop(self.server.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// Starts the controller that makes the pods of StatefulSets, and no other; dropping what it returns ends it.
-    pub fn start_stateful_set_controller(&self) -> Result<Controller> {
+    pub fn start_stateful_set_controller(&self) -> Result<Running> {
         let argv = vec![
             self.cache.program("kube-controller-manager"),
             format!("--kubeconfig={}", self.admin_kubeconfig().display()),
@@ -87,7 +84,7 @@ impl ControlPlane {
             "--kube-api-burst=2000".to_owned(),
             "--concurrent-statefulset-syncs=10".to_owned(),
         ];
-        Ok(Controller(spawn(&self.folder, "kube-controller-manager", &argv)?))
+        spawn(&self.folder, "kube-controller-manager", &argv)
     }
 
     /// The cluster administrator's kubeconfig.
@@ -116,30 +113,9 @@ impl ControlPlane {
     }
 }
 
-/// A process that ends with the value.
-pub struct Controller(Child);
-
-impl Drop for Controller {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Drop for ControlPlane {
-    fn drop(&mut self) {
-        let _ = self.stop_api_server();
-        let _ = self.etcd.kill();
-        let _ = self.etcd.wait();
-    }
-}
-
-fn spawn(folder: &Path, name: &str, argv: &[String]) -> Result<Child> {
-    let log = File::options().create(true).append(true).open(folder.join(format!("{name}.log")))?;
+fn spawn(folder: &Path, name: &str, argv: &[String]) -> Result<Running> {
     let (program, arguments) = argv.split_first().context("no program")?;
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    command.spawn().with_context(|| format!("unable to start {name}"))
+    Running::start(Command::new(program).args(arguments), &folder.join(format!("{name}.log")))
 }
 
 fn etcd_command(folder: &Path, cache: &Cache) -> Vec<String> {

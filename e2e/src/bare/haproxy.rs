@@ -1,9 +1,8 @@
 //! Debian's HAProxy with the configuration of its page in `docs`, on the members' addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -12,6 +11,7 @@ use super::member::{Member, database, request_at};
 use super::sandbox::SERVICE;
 use super::team::Team;
 use super::wait::until;
+use crate::host::child::Running;
 use crate::host::run::find_program;
 use crate::workload::Database;
 
@@ -23,14 +23,7 @@ const STATS: u16 = 7000;
 
 /// A running HAProxy; dropping it ends it.
 #[derive(Debug)]
-pub struct Balancer(Child);
-
-impl Drop for Balancer {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+pub struct Balancer(#[expect(dead_code, reason = "ends HAProxy by being dropped")] Running);
 
 impl Balancer {
     /// In front of the three members of a team whose first address is 1.
@@ -41,11 +34,10 @@ impl Balancer {
         }
         let path = team.folder().join("haproxy.cfg");
         std::fs::write(&path, text)?;
-        let log = File::create(team.folder().join("haproxy.log"))?;
         let program = find_program("haproxy").context("there is no haproxy (`make deps`)")?;
-        let mut command = Command::new(program);
-        command.arg("-db").arg("-f").arg(&path).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        Ok(Self(command.spawn()?))
+        let running =
+            Running::start(Command::new(program).arg("-db").arg("-f").arg(&path), &team.folder().join("haproxy.log"))?;
+        Ok(Self(running))
     }
 
     /// Where writes go.

@@ -20,7 +20,7 @@ pub fn member(n: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, 0, n)
 }
 
-/// Runs `program bare-inside … --root FOLDER` in the sandbox, with `last` behind `--`; false: it failed.
+/// Runs this program with `arguments` and `--root FOLDER` in the sandbox, with `last` behind `--`; false: it failed.
 pub fn enter(arguments: &[String], last: &[String]) -> Result<bool> {
     let program = std::env::current_exe()?;
     let root = std::env::temp_dir().join(format!("matriarch-{}", std::process::id()));

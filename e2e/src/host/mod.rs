@@ -1,6 +1,7 @@
 //! What the harness does to the machine: commands, processes, cgroups, mounts. Knows nothing of Kubernetes.
 
 pub mod cgroup;
+pub mod child;
 pub mod lock;
 pub mod mounts;
 pub mod process;

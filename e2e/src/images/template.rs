@@ -3,13 +3,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
 use super::Image;
 use crate::deps::cache::{Cache, short_hash};
+use crate::host::child::Running;
 use crate::host::mounts::unmount_below;
 use crate::host::progress::step;
 use crate::host::run::{find_program, run};
@@ -19,10 +20,9 @@ pub fn ensure(cache: &Cache, images: &[Image]) -> Result<PathBuf> {
     let parts: Vec<String> = images.iter().map(|image| image.archive.display().to_string()).collect();
     let folder = cache.entry(&format!("images/containerd-{}", short_hash(&parts)), |out| {
         let socket = out.join("containerd.sock").display().to_string();
-        let mut containerd = start(out, &socket)?;
+        let containerd = start(out, &socket)?;
         let filled = fill(&socket, images);
-        containerd.kill()?;
-        containerd.wait()?;
+        drop(containerd);
         unmount_below(out)?;
         fs::remove_dir_all(out.join("state"))?;
         filled
@@ -45,7 +45,7 @@ pub fn copy(template: &Path, target: &Path) -> Result<()> {
 }
 
 /// A containerd for this alone; the kernel kills it if this process dies first.
-fn start(out: &Path, socket: &str) -> Result<std::process::Child> {
+fn start(out: &Path, socket: &str) -> Result<Running> {
     let folder = out.display();
     let config = out.join("config.toml");
     fs::write(
@@ -56,16 +56,9 @@ fn start(out: &Path, socket: &str) -> Result<std::process::Child> {
         ),
     )?;
     let program = find_program("containerd").context("containerd is not installed")?;
-    let log = fs::File::create(out.join("containerd.log"))?;
-    let containerd = Command::new("setpriv")
-        .args(["--pdeathsig", "KILL"])
-        .arg(program)
-        .arg("--config")
-        .arg(config)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn()?;
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(program).arg("--config").arg(config);
+    let containerd = Running::start(&mut command, &out.join("containerd.log"))?;
     let begin = Instant::now();
     while run(&["ctr", "--address", socket, "version"]).is_err() {
         if begin.elapsed() > Duration::from_secs(30) {

@@ -108,7 +108,7 @@ pub async fn failsafe(stage: &Stage, row: &mut Row) -> Result<()> {
     team.steady(STEADY).await?;
     outage(stage, &play).await.context("Matriarch leads")?;
 
-    stage.plane.stop_api_server()?;
+    stage.plane.stop_api_server();
     tokio::time::sleep(Duration::from_secs(8)).await;
     stops_without(stage, &play, ours, standbys[1], FAILOVER).await?;
     play.end(row, Promise::QUORUM).await
