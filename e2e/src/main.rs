@@ -1,225 +1,20 @@
 //! The command line of the test cluster.
 
-use std::path::PathBuf;
+mod cli;
+
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use clap::{Parser, Subcommand};
+use anyhow::{Result, bail};
+use clap::Parser as _;
 use jiff::{Timestamp, ToSpan as _};
 use matriarch_e2e::cluster::{self, Cluster, Layout, Options};
 use matriarch_e2e::deps::{self, cache::Cache};
 use matriarch_e2e::host::progress::step;
-use matriarch_e2e::images::own::Profile;
-use matriarch_e2e::{demo, packaging, scale, scenarios};
+use matriarch_e2e::{bare, demo, packaging, scale, scenarios};
 
-/// A real Kubernetes on this machine, for tests of Matriarch. Run as root.
-#[derive(Parser)]
-#[command(version)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Install packages, build Kubernetes and the images: 15 minutes on 2 cores the first time, nothing later.
-    Deps,
-    /// Show in plain words what Matriarch does, and leave it up for a look.
-    Demo {
-        #[command(flatten)]
-        name: Name,
-        /// The major version of PostgreSQL: 15, 16 or 18.
-        #[arg(long, default_value = "15", env = "MATRIARCH_POSTGRES")]
-        postgres: String,
-    },
-    /// Run the scenarios: faults on a real cluster, each with clients that write and a checker.
-    Test(Test),
-    /// Install, upgrade and uninstall by Helm, run the quick start, put two operators side by side: on a real cluster.
-    Packaging(Packaging),
-    /// Run the scenarios of members outside of pods: real agents, supervisors, PostgreSQL and API server, no kubelets.
-    Bare(Bare),
-    /// The same from inside of its sandbox.
-    #[command(hide = true)]
-    BareInside(Bare),
-    /// Measure the operator with many clusters on one API server; their pods are objects only.
-    Scale(Scale),
-    /// The same from inside of its sandbox.
-    #[command(hide = true)]
-    ScaleInside(Scale),
-    /// Run a command beside an API server of its own, with `KUBECONFIG` set.
-    WithApi(WithApi),
-    /// The same from inside of its sandbox.
-    #[command(hide = true)]
-    WithApiInside(WithApi),
-    /// Print the folder of PostgreSQL's programs, for tests that are to use another major.
-    Programs {
-        /// The major version of PostgreSQL: 15, 16 or 18.
-        #[arg(long)]
-        postgres: String,
-    },
-    /// Make, look at and remove test clusters.
-    Cluster {
-        #[command(subcommand)]
-        command: ClusterCommand,
-    },
-}
-
-#[derive(clap::Args)]
-struct Test {
-    /// The cluster: one that is up, or else a new one, which is removed afterwards.
-    #[arg(long, default_value = "test")]
-    name: String,
-    /// How many nodes a new cluster gets.
-    #[arg(long, default_value_t = 2)]
-    nodes: u8,
-    /// Only scenarios whose names contain one of these, separated by commas.
-    #[arg(long)]
-    filter: Option<String>,
-    /// The major version of PostgreSQL: 15, 16 or 18.
-    #[arg(long, default_value = "15", env = "MATRIARCH_POSTGRES")]
-    postgres: String,
-    /// Write the table to this file as well.
-    #[arg(long)]
-    report: Option<PathBuf>,
-    /// Leave everything up for a look.
-    #[arg(long)]
-    keep: bool,
-    /// Unoptimized binaries: quicker to build, not for measurements.
-    #[arg(long)]
-    dev: bool,
-}
-
-#[derive(clap::Args)]
-struct Packaging {
-    /// The cluster: one that is up, or else a new one, which is removed afterwards.
-    #[arg(long, default_value = "packaging")]
-    name: String,
-    /// The major version of PostgreSQL: 15, 16 or 18.
-    #[arg(long, default_value = "15", env = "MATRIARCH_POSTGRES")]
-    postgres: String,
-    /// Leave everything up for a look.
-    #[arg(long)]
-    keep: bool,
-    /// Unoptimized binaries: quicker to build.
-    #[arg(long)]
-    dev: bool,
-}
-
-#[derive(clap::Args)]
-struct Bare {
-    /// Only scenarios whose names contain one of these, separated by commas.
-    #[arg(long)]
-    filter: Option<String>,
-    /// Only the quick ones.
-    #[arg(long)]
-    quick: bool,
-    /// The major version of PostgreSQL: 15, 16 or 18.
-    #[arg(long, default_value = "15", env = "MATRIARCH_POSTGRES")]
-    postgres: String,
-    /// Write the table to this file as well.
-    #[arg(long)]
-    report: Option<PathBuf>,
-    /// Unoptimized binaries: quicker to build.
-    #[arg(long)]
-    dev: bool,
-    /// A folder with binaries that are there already.
-    #[arg(long)]
-    binaries: Option<PathBuf>,
-    /// The sandbox's own folder.
-    #[arg(long, hide = true)]
-    root: Option<PathBuf>,
-}
-
-#[derive(clap::Args)]
-struct Scale {
-    /// How many clusters of three members.
-    #[arg(long, default_value_t = 100)]
-    clusters: usize,
-    /// For how many seconds the requests of an idle operator are counted.
-    #[arg(long, default_value_t = 30)]
-    quiet: u64,
-    /// Write the table to this file as well.
-    #[arg(long)]
-    report: Option<PathBuf>,
-    /// Unoptimized binaries: quicker to build, not for measurements.
-    #[arg(long)]
-    dev: bool,
-    /// A folder with binaries that are there already.
-    #[arg(long)]
-    binaries: Option<PathBuf>,
-    /// The sandbox's own folder.
-    #[arg(long, hide = true)]
-    root: Option<PathBuf>,
-}
-
-#[derive(clap::Args)]
-struct WithApi {
-    /// The sandbox's own folder.
-    #[arg(long, hide = true)]
-    root: Option<PathBuf>,
-    /// The command and its arguments.
-    #[arg(last = true, required = true)]
-    command: Vec<String>,
-}
-
-#[derive(clap::Args)]
-struct Name {
-    /// The cluster's name; several can be up at once.
-    #[arg(long, default_value = "dev", env = "MATRIARCH_CLUSTER")]
-    name: String,
-}
-
-#[derive(Subcommand)]
-enum ClusterCommand {
-    /// Make a cluster and leave it running.
-    Up {
-        #[command(flatten)]
-        name: Name,
-        /// How many nodes.
-        #[arg(long, default_value_t = 1)]
-        nodes: u8,
-        /// How many volumes for each node.
-        #[arg(long, default_value_t = 12)]
-        volumes: u16,
-        /// The size of each volume.
-        #[arg(long, default_value_t = 1024)]
-        volume_mib: u32,
-    },
-    /// Remove a cluster with all it made, also a crashed one.
-    Down {
-        #[command(flatten)]
-        name: Name,
-    },
-    /// Print the lines that point kubectl at a cluster.
-    Kubeconfig {
-        #[command(flatten)]
-        name: Name,
-    },
-    /// Build the operator and the sidecar and make them known to all nodes; prints the images' names.
-    LoadImages {
-        #[command(flatten)]
-        name: Name,
-        /// Build without optimization: much faster, for the work on a scenario.
-        #[arg(long)]
-        dev: bool,
-    },
-    /// Wipe volumes whose claims are gone, and offer them again.
-    Recycle {
-        #[command(flatten)]
-        name: Name,
-    },
-    /// Count the API requests of the last minutes, by user, verb and resource.
-    Requests {
-        #[command(flatten)]
-        name: Name,
-        /// How far to look back.
-        #[arg(long, default_value_t = 1)]
-        minutes: i64,
-    },
-    /// List the clusters of this machine.
-    List,
-}
+use cli::{Bare, Cli, ClusterCommand, Command, Name, Packaging, Scale, Test, WithApi};
 
 fn main() -> ExitCode {
     match execute(Cli::parse()) {
@@ -233,85 +28,49 @@ fn main() -> ExitCode {
 
 fn execute(cli: Cli) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let root = cli.root.as_deref();
     match cli.command {
         Command::Deps => deps::ensure(&Cache::open()?),
-        Command::Demo { name: Name { name }, postgres } => {
-            runtime.block_on(demo::demo(Options { name, ..Options::default() }, &postgres))
+        Command::Demo { name: Name { name }, major } => {
+            runtime.block_on(demo::demo(Options { name, ..Options::default() }, &major.postgres))
         }
         Command::Test(test) => runtime.block_on(run_scenarios(test)),
         Command::Packaging(packaging) => runtime.block_on(run_packaging(packaging)),
-        Command::Bare(bare) => run_bare(bare),
+        Command::Bare(bare) => runtime.block_on(run_bare(bare, root)),
+        Command::Scale(scale) => runtime.block_on(run_scale(scale, root)),
+        Command::WithApi(with) => runtime.block_on(run_with_api(&with, root)),
         Command::Programs { postgres } => {
-            println!("{}", matriarch_e2e::bare::programs(&postgres)?.display());
-            Ok(())
-        }
-        Command::BareInside(bare) => {
-            let binaries = bare.binaries.context("no --binaries")?;
-            let root = bare.root.context("no --root")?;
-            let Bare { filter, quick, postgres: major, report, .. } = bare;
-            let options = matriarch_e2e::bare::Options { filter, quick, major, report, binaries, root };
-            if !runtime.block_on(matriarch_e2e::bare::inside(&options))? {
-                bail!("not all scenarios passed");
-            }
-            Ok(())
-        }
-        Command::Scale(scale) => run_scale(scale),
-        Command::ScaleInside(scale) => {
-            let (binaries, root) = (scale.binaries.context("no --binaries")?, scale.root.context("no --root")?);
-            let quiet = Duration::from_secs(scale.quiet);
-            let options = scale::Options { clusters: scale.clusters, quiet, report: scale.report, binaries, root };
-            runtime.block_on(scale::inside(&options))
-        }
-        Command::WithApi(WithApi { command, .. }) => {
-            deps::require_root()?;
-            inside(&["with-api-inside".to_owned()], &command, "the command failed")
-        }
-        Command::WithApiInside(WithApi { root, command }) => {
-            if !runtime.block_on(scale::with_api(&root.context("no --root")?, &command))? {
-                bail!("the command failed");
-            }
+            println!("{}", bare::programs(&postgres)?.display());
             Ok(())
         }
         Command::Cluster { command } => runtime.block_on(run(command)),
     }
 }
 
-/// Goes on in the sandbox.
-fn inside(arguments: &[String], last: &[String], failure: &str) -> Result<()> {
-    if !matriarch_e2e::bare::enter(arguments, last)? {
+/// Runs this program once more, in a sandbox; `last` stands behind `--`.
+fn sandboxed(arguments: &[String], last: &[String], failure: &str) -> Result<()> {
+    succeeded(bare::enter(arguments, last)?, failure)
+}
+
+fn succeeded(all: bool, failure: &str) -> Result<()> {
+    if !all {
         bail!("{failure}");
     }
     Ok(())
 }
 
-/// The binaries in a folder, or new ones.
-fn binaries(folder: Option<PathBuf>, dev: bool) -> Result<String> {
-    let folder = if let Some(folder) = folder {
-        std::path::absolute(folder)?
-    } else {
-        let profile = if dev { Profile::Dev } else { Profile::Release };
-        step("building our programs (static)", || matriarch_e2e::images::own::compile(profile))?
-    };
-    Ok(folder.display().to_string())
-}
-
-fn run_scale(scale: Scale) -> Result<()> {
+async fn run_bare(bare: Bare, root: Option<&Path>) -> Result<()> {
+    const FAILURE: &str = "not all scenarios passed";
     deps::require_root()?;
-    let mut arguments = vec!["scale-inside".to_owned()];
-    arguments.extend(["--clusters".to_owned(), scale.clusters.to_string()]);
-    arguments.extend(["--quiet".to_owned(), scale.quiet.to_string()]);
-    arguments.extend(["--binaries".to_owned(), binaries(scale.binaries, scale.dev)?]);
-    if let Some(path) = scale.report {
-        arguments.extend(["--report".to_owned(), std::path::absolute(path)?.display().to_string()]);
+    let binaries = bare.programs.folder()?;
+    if let Some(root) = root {
+        let Bare { filter, quick, major, report, .. } = bare;
+        let options = bare::Options { filter, quick, major: major.postgres, report, binaries, root: root.to_owned() };
+        return succeeded(bare::inside(&options).await?, FAILURE);
     }
-    inside(&arguments, &[], "the measurement failed")
-}
-
-/// Builds, and goes on in the sandbox.
-fn run_bare(bare: Bare) -> Result<()> {
-    deps::require_root()?;
-    let mut arguments = vec!["bare-inside".to_owned(), "--postgres".to_owned(), bare.postgres];
-    arguments.extend(["--binaries".to_owned(), binaries(bare.binaries, bare.dev)?]);
+    let binaries = binaries.display().to_string();
+    let mut arguments = vec!["bare".to_owned(), "--postgres".to_owned(), bare.major.postgres];
+    arguments.extend(["--binaries".to_owned(), binaries]);
     if bare.quick {
         arguments.push("--quick".to_owned());
     }
@@ -320,29 +79,53 @@ fn run_bare(bare: Bare) -> Result<()> {
             arguments.extend([name.to_owned(), value]);
         }
     }
-    inside(&arguments, &[], "not all scenarios passed")
+    sandboxed(&arguments, &[], FAILURE)
+}
+
+async fn run_scale(scale: Scale, root: Option<&Path>) -> Result<()> {
+    deps::require_root()?;
+    let binaries = scale.programs.folder()?;
+    if let Some(root) = root {
+        let Scale { clusters, quiet, report, .. } = scale;
+        let quiet = Duration::from_secs(quiet);
+        return scale::inside(&scale::Options { clusters, quiet, report, binaries, root: root.to_owned() }).await;
+    }
+    let mut arguments = vec!["scale".to_owned()];
+    arguments.extend(["--clusters".to_owned(), scale.clusters.to_string()]);
+    arguments.extend(["--quiet".to_owned(), scale.quiet.to_string()]);
+    arguments.extend(["--binaries".to_owned(), binaries.display().to_string()]);
+    if let Some(path) = scale.report {
+        arguments.extend(["--report".to_owned(), std::path::absolute(path)?.display().to_string()]);
+    }
+    sandboxed(&arguments, &[], "the measurement failed")
+}
+
+async fn run_with_api(with: &WithApi, root: Option<&Path>) -> Result<()> {
+    const FAILURE: &str = "the command failed";
+    deps::require_root()?;
+    match root {
+        Some(root) => succeeded(scale::with_api(root, &with.command).await?, FAILURE),
+        None => sandboxed(&["with-api".to_owned()], &with.command, FAILURE),
+    }
 }
 
 async fn run_scenarios(test: Test) -> Result<()> {
     let options = scenarios::Options {
         cluster: Options { name: test.name, nodes: test.nodes, ..Options::default() },
         filter: test.filter,
-        major: test.postgres,
+        major: test.major.postgres,
         report: test.report,
         keep: test.keep,
-        profile: if test.dev { Profile::Dev } else { Profile::Release },
+        profile: test.build.profile(),
     };
-    if !scenarios::test(&options).await? {
-        bail!("not all scenarios passed");
-    }
-    Ok(())
+    succeeded(scenarios::test(&options).await?, "not all scenarios passed")
 }
 
 async fn run_packaging(with: Packaging) -> Result<()> {
     let options = packaging::Options {
         cluster: Options { name: with.name, ..Options::default() },
-        major: with.postgres,
-        profile: if with.dev { Profile::Dev } else { Profile::Release },
+        major: with.major.postgres,
+        profile: with.build.profile(),
         keep: with.keep,
     };
     packaging::test(&options).await
@@ -363,9 +146,8 @@ async fn run(command: ClusterCommand) -> Result<()> {
             }
         }
         ClusterCommand::Kubeconfig { name: Name { name } } => print_environment(&Layout::load(&name)?)?,
-        ClusterCommand::LoadImages { name: Name { name }, dev } => {
-            let profile = if dev { Profile::Dev } else { Profile::Release };
-            let images = Cluster::attach(&name).await?.load_own_images(profile)?;
+        ClusterCommand::LoadImages { name: Name { name }, build } => {
+            let images = Cluster::attach(&name).await?.load_own_images(build.profile())?;
             println!("{}\n{}", images.operator.reference, images.sidecar.reference);
         }
         ClusterCommand::Recycle { name: Name { name } } => {
