@@ -7,6 +7,7 @@ pub mod demo;
 pub mod deps;
 pub mod host;
 pub mod images;
+pub mod operator;
 pub mod packaging;
 pub mod scale;
 pub mod scenarios;

@@ -13,11 +13,12 @@ use matriarch_crds::PostgresCluster;
 use serde_json::json;
 
 use super::kubelet;
-use super::operator::{Operator, USER};
+use super::operator::Operator;
 use super::table::Table;
 use crate::bare::{ControlPlane, sandbox, until};
 use crate::cluster::{RequestCounts, read_audit_log};
 use crate::deps::cache::Cache;
+use crate::operator::USER;
 
 /// In so many namespaces the clusters live, as teams would have them.
 const NAMESPACES: usize = 10;

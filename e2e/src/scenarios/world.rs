@@ -9,7 +9,6 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace as NamespaceObject, Node, Pod};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use rustix::process::Signal;
 use serde_json::json;
@@ -19,11 +18,10 @@ use super::herd::{Herd, Wanted};
 use crate::cluster::{Cluster, Namespace};
 use crate::host::run::run;
 use crate::images::own::{OwnImages, Profile};
+use crate::operator;
 
-/// The operator's namespace and Deployment.
-pub const OPERATOR_NAMESPACE: &str = "matriarch-system";
-/// Name of its Deployment, ServiceAccount, roles and Lease.
-pub const OPERATOR: &str = "matriarch-operator";
+pub use crate::operator::{NAME as OPERATOR, NAMESPACE as OPERATOR_NAMESPACE};
+
 /// Where scenarios make their clusters.
 pub const NAMESPACE: &str = "herd";
 
@@ -62,20 +60,8 @@ impl World {
 
     /// Applies what `matriarch-operator manifests` prints, and waits until the operator is available.
     pub async fn install(&self, sidecar: &str) -> Result<()> {
-        let program = self.images.binaries.join("matriarch-operator").display().to_string();
-        let operator = &self.images.operator.reference;
-        let manifests = run(&[&program, "manifests", "--operator-image", operator, "--sidecar-image", sidecar])?;
-        // Custom resource definitions are known a moment later; nothing of this list is of their kind.
-        self.cluster.apply(&manifests).await?;
-        let definitions: Api<CustomResourceDefinition> = Api::all(self.cluster.client());
-        self.cluster
-            .wait("PostgresCluster is a known kind", Duration::from_secs(20), async || {
-                let object = definitions.get("postgresclusters.matriarch.dev").await?;
-                let conditions = object.status.and_then(|status| status.conditions).unwrap_or_default();
-                let established = conditions.iter().any(|one| one.type_ == "Established" && one.status == "True");
-                Ok((!established).then(|| "not established".to_owned()))
-            })
-            .await?;
+        let program = self.images.binaries.join("matriarch-operator");
+        operator::install(&self.cluster.client(), &program, &self.images.operator.reference, sidecar).await?;
         self.operator_runs().await
     }
 

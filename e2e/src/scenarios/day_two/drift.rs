@@ -14,9 +14,10 @@ use super::super::herd::{Herd, Wanted};
 use super::super::list::On;
 use super::super::report::Row;
 use super::super::runner;
-use super::super::world::{OPERATOR, OPERATOR_NAMESPACE, World};
+use super::super::world::World;
 use super::outside::Outside;
 use super::wiped;
+use crate::operator::USER;
 
 /// So often the operator looks at a cluster in which nothing has changed.
 const RECONCILES: usize = 100;
@@ -127,9 +128,8 @@ async fn reconciled(outside: &Outside, world: &World, count: usize) -> Result<()
 
 /// What the operator wrote since then, but for its own Lease.
 fn writes(world: &World, since: Timestamp) -> Result<Vec<String>> {
-    let user = format!("system:serviceaccount:{OPERATOR_NAMESPACE}:{OPERATOR}");
     let requests = world.cluster.api_requests(since, Timestamp::now())?;
-    let own = requests.iter().filter(|(one, _)| one.user == user && one.is_write() && one.resource != "leases");
+    let own = requests.iter().filter(|(one, _)| one.user == USER && one.is_write() && one.resource != "leases");
     Ok(own.map(|(one, count)| format!("{} {} ({count})", one.verb, one.resource)).collect())
 }
 

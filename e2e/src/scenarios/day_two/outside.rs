@@ -2,29 +2,33 @@
 //! with the rights of its ServiceAccount and no others.
 
 use std::fs::{self, File};
+use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
 use super::super::world::{OPERATOR, OPERATOR_NAMESPACE, World};
 use crate::cluster::dump_folder;
+use crate::host::child::Running;
+use crate::operator;
 
 /// What the operator writes when it has looked at a cluster and done what is to do.
 const RECONCILED: &str = "reconciled";
-/// The operator lives for so long at least and at most, in milliseconds, before it is killed.
-const LIVES: (u64, u64) = (100, 2_000);
+/// The operator lives for so long, in milliseconds, before it is killed.
+const LIVES: Range<u64> = 100..2_000;
 const A_MINUTE: Duration = Duration::from_mins(1);
 
 /// The operator's place, taken from its pod.
@@ -37,24 +41,12 @@ pub struct Outside {
     sidecar: String,
 }
 
-/// A running operator; dropping it kills it.
-#[derive(Debug)]
-pub struct Running(Child);
-
 /// An operator that is killed again and again.
 #[derive(Debug)]
 pub struct Killed {
     stop: Arc<AtomicBool>,
     kills: Arc<AtomicU32>,
     task: JoinHandle<Result<Running>>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Errors say that it has ended.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 impl Drop for Killed {
@@ -96,13 +88,7 @@ impl Outside {
     }
 
     async fn write_kubeconfig(&self) -> Result<()> {
-        let accounts: Api<ServiceAccount> = Api::namespaced(self.world.cluster.client(), OPERATOR_NAMESPACE);
-        let wanted = TokenRequest {
-            spec: TokenRequestSpec { expiration_seconds: Some(3_600), ..TokenRequestSpec::default() },
-            ..TokenRequest::default()
-        };
-        let answer = accounts.create_token_request(OPERATOR, &PostParams::default(), &wanted).await?;
-        let token = answer.status.context("no token")?.token;
+        let token = operator::token(&self.world.cluster.client(), Duration::from_hours(1)).await?;
         let layout = self.world.cluster.layout();
         let text = json!({
             "apiVersion": "v1",
@@ -130,22 +116,16 @@ impl Outside {
 
     /// Starts the operator. It finds the Lease its own, whatever became of the one before.
     pub fn start(&self) -> Result<Running> {
-        let log = File::options().append(true).open(&self.log)?;
-        let program = self.world.images.binaries.join("matriarch-operator");
-        let child = Command::new(&program)
+        let mut command = Command::new(self.world.images.binaries.join("matriarch-operator"));
+        command
             .arg("run")
             .env("KUBECONFIG", &self.kubeconfig)
             .env("MATRIARCH_SIDECAR_IMAGE", &self.sidecar)
             .env("MATRIARCH_LISTEN", "127.0.0.1:0")
             .env("POD_NAME", "outside")
             .env("POD_NAMESPACE", OPERATOR_NAMESPACE)
-            .env("RUST_LOG", "info,matriarch_operator=debug")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("unable to start {}", program.display()))?;
-        Ok(Running(child))
+            .env("RUST_LOG", "info,matriarch_operator=debug");
+        Running::start(&mut command, &self.log)
     }
 
     /// How often a reconcile was done.
@@ -158,14 +138,13 @@ impl Outside {
         let (stop, kills) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
         let (outside, stopped, counted) = (self.clone(), stop.clone(), kills.clone());
         let task = tokio::spawn(async move {
-            let mut dice = Dice(seed);
+            let mut dice = SmallRng::seed_from_u64(seed);
             loop {
                 let running = outside.start()?;
                 if stopped.load(Ordering::Relaxed) {
                     return Ok(running);
                 }
-                let life = LIVES.0 + dice.next() % (LIVES.1 - LIVES.0);
-                tokio::time::sleep(Duration::from_millis(life)).await;
+                tokio::time::sleep(Duration::from_millis(dice.random_range(LIVES))).await;
                 drop(running);
                 counted.fetch_add(1, Ordering::Relaxed);
             }
@@ -216,18 +195,4 @@ async fn free_lease(world: &World) -> Result<()> {
         leases.delete(OPERATOR, &DeleteParams::default()).await?;
     }
     Ok(())
-}
-
-/// `SplitMix64`: the moments of a run come again with its seed.
-#[derive(Debug, Clone)]
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
 }

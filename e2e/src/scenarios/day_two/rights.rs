@@ -12,6 +12,7 @@ use matriarch_crds::names::{APPLICATION, APPLICATION_LABEL};
 
 use super::super::report::Row;
 use super::super::world::{OPERATOR, OPERATOR_NAMESPACE, World};
+use crate::operator::USER;
 
 /// Who may do what to what: API group, resource and verb.
 pub type Right = (String, String, String);
@@ -77,7 +78,6 @@ pub async fn audit(world: &World, row: &mut Row) -> Result<()> {
     }
     let granted = world.granted.lock().map_err(|_| anyhow::anyhow!("a scenario panicked"))?.clone();
 
-    let operator = format!("system:serviceaccount:{OPERATOR_NAMESPACE}:{OPERATOR}");
     let agents = format!("system:serviceaccount:{}:", world.namespace.name);
     let mut used: BTreeMap<&str, BTreeSet<Right>> = BTreeMap::new();
     let mut failures = BTreeSet::new();
@@ -89,7 +89,7 @@ pub async fn audit(world: &World, row: &mut Row) -> Result<()> {
             deleted.insert(format!("{agents}{}-agent", access.name), access.arrived);
         }
         let who = match access.request.user.as_str() {
-            user if user == operator => "operator",
+            USER => "operator",
             user if user.starts_with(&agents) && user.ends_with("-agent") => "agents",
             _ => return,
         };
