@@ -118,10 +118,13 @@ async fn one(
     sidecar_image: String,
     metrics: Arc<Metrics>,
     filled: impl FnOnce(),
-    stop: impl Future<Output = ()> + Send + Sync + 'static,
+    stop: impl Future<Output = ()> + Clone + Send + Sync + 'static,
 ) {
     let (stores, mut woken, mut watches) = watch::start(&client, namespace.as_deref());
-    ready(&stores, &mut woken).await;
+    tokio::select! {
+        () = ready(&stores, &mut woken) => {}
+        () = stop.clone() => return, // the API server may not answer at all
+    }
     filled();
     info!(sidecar.image = sidecar_image, namespace = namespace.as_deref().unwrap_or("(all)"), "ready");
     let api: Api<PostgresCluster> = match &namespace {

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use kube::client::ClientBuilder;
 use kube::{Client, Config};
 use matriarch_operator::controller::{self, Settings};
-use matriarch_operator::lease::Leadership;
+use matriarch_operator::lease::{self, Ended, Leadership};
 use matriarch_operator::manifests::{self, Install};
 use matriarch_operator::metrics::{self, Metrics};
 use tokio::signal::unix::{SignalKind, signal};
@@ -157,37 +157,31 @@ async fn run(run: Run) -> ExitCode {
         info!("stopping");
     };
     let identity = if run.identity.is_empty() { format!("process-{}", std::process::id()) } else { run.identity };
-    let mut leadership = Leadership::new(client.clone(), &run.lease_namespace, &run.lease, &identity);
-    let (stopped, stopping) = tokio::sync::oneshot::channel();
     let mut stop = std::pin::pin!(stop);
+    let mut leadership = None;
     if !run.no_lease {
+        let leads = leadership.insert(Leadership::new(client.clone(), &run.lease_namespace, &run.lease, &identity));
         tokio::select! {
-            () = leadership.acquire(|| metrics.set_ready()) => {}
+            () = leads.acquire(|| metrics.set_ready()) => {}
             () = &mut stop => return ExitCode::SUCCESS,
         }
     }
     metrics.lead(true);
-    let hold = async { if run.no_lease { std::future::pending().await } else { leadership.hold().await } };
+    let (stopped, stopping) = tokio::sync::oneshot::channel();
     let settings = Settings {
         namespaces: named(run.watch_namespaces),
         sidecar_image: run.sidecar_image,
         metrics: metrics.clone(),
     };
     let work = controller::run(client, settings, async { drop(stopping.await) });
-    let mut work = std::pin::pin!(work);
-    tokio::select! {
-        () = &mut work => {
-            error!("the controller ended by itself");
-            ExitCode::FAILURE
-        }
-        () = hold => {
-            error!("the lease is lost: somebody else may work now");
-            ExitCode::FAILURE
-        }
-        () = stop => {
-            let _ = stopped.send(()); // an error only says that it has ended already
-            work.await;
-            ExitCode::SUCCESS
-        }
+    let tell = || {
+        let _ = stopped.send(()); // an error only says that the work has ended already
+    };
+    match Box::pin(lease::work(leadership, work, stop, tell)).await {
+        Ended::Released => return ExitCode::SUCCESS,
+        Ended::Dropped => error!("what is under way does not end: it is dropped, and the lease runs out by itself"),
+        Ended::Lost => error!("the lease is lost: somebody else may work now"),
+        Ended::ByItself => error!("the controller ended by itself"),
     }
+    ExitCode::FAILURE
 }

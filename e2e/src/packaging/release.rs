@@ -1,9 +1,12 @@
 //! A release of the chart: installed, upgraded and uninstalled while PostgreSQL runs.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -17,6 +20,8 @@ use crate::scenarios::Herd;
 
 const DEFINITION: &str = "postgresclusters.matriarch.dev";
 const DEPLOYMENT: &str = "matriarch-operator";
+/// It is renewed every 5 s, and one that is released is taken within 2.5 s; one that is not runs out after 15 s.
+const LEASE_LEFT_ALONE: Duration = Duration::from_secs(12);
 
 impl Stage {
     /// `helm VERB matriarch CHART`, waiting until it runs.
@@ -134,7 +139,9 @@ pub(super) async fn upgrade(stage: &Stage, running: &Running) -> Result<()> {
     let next = helm::images(&operator, &sidecar)?;
     let mut words: Vec<&str> = next.iter().map(String::as_str).collect();
     words.extend(["--set", "replicas=2"]);
+    let watched = LeaseWatch::start(stage);
     stage.helm_release("upgrade", &chart, &words).await?;
+    watched.handed_over(stage).await?;
     let deployment = stage.deployment().await?;
     let template = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref()).context("no template")?;
     ensure!(template.containers[0].image.as_ref() == Some(&operator), "the operator has the old image");
@@ -151,6 +158,58 @@ pub(super) async fn upgrade(stage: &Stage, running: &Running) -> Result<()> {
     running.herd.steady(Duration::from_mins(2)).await?;
     running.untouched().await?;
     same_again(stage, &chart, &words).await
+}
+
+/// Looks all the time at the operators' Lease: for how long nobody wrote it.
+struct LeaseWatch {
+    stop: Arc<AtomicBool>,
+    task: tokio::task::JoinHandle<Duration>,
+}
+
+impl LeaseWatch {
+    fn leases(stage: &Stage) -> Api<Lease> {
+        Api::namespaced(stage.cluster.client(), SYSTEM)
+    }
+
+    fn start(stage: &Stage) -> Self {
+        let (leases, stop) = (Self::leases(stage), Arc::new(AtomicBool::new(false)));
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            let (mut version, mut since, mut longest) = (None, Instant::now(), Duration::ZERO);
+            while !stopped.load(Ordering::Relaxed) {
+                let now = leases.get(DEPLOYMENT).await.ok().and_then(|lease| lease.metadata.resource_version);
+                if now.is_some() && now != version {
+                    (version, since) = (now, Instant::now());
+                }
+                longest = longest.max(since.elapsed());
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            longest
+        });
+        Self { stop, task }
+    }
+
+    /// Ends when the old operator's pod is gone and a new one leads. It has released the Lease: nobody waited until it ran out.
+    async fn handed_over(self, stage: &Stage) -> Result<()> {
+        let (leases, pods): (_, Api<Pod>) = (Self::leases(stage), Api::namespaced(stage.cluster.client(), SYSTEM));
+        stage
+            .cluster
+            .wait("a new operator leads", A_MINUTE, async || {
+                let holder = leases.get(DEPLOYMENT).await?.spec.and_then(|spec| spec.holder_identity);
+                let Some(holder) = holder.filter(|holder| !holder.is_empty()) else {
+                    return Ok(Some("nobody does".to_owned()));
+                };
+                let pod = pods.get_opt(&holder).await?;
+                let leaves = pod.is_none_or(|pod| pod.metadata.deletion_timestamp.is_some());
+                Ok(leaves.then(|| format!("{holder} does, which is gone or goes")))
+            })
+            .await?;
+        self.stop.store(true, Ordering::Relaxed);
+        let longest = self.task.await?;
+        eprintln!("    the operators' Lease was left alone for {:.1} s at most", longest.as_secs_f32());
+        ensure!(longest < LEASE_LEFT_ALONE, "the Lease was not released: nobody wrote it for {longest:?}");
+        Ok(())
+    }
 }
 
 /// An upgrade to the same values changes nothing.
