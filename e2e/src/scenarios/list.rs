@@ -89,6 +89,7 @@ pub const ALL: &[Scenario] = &[
         ..fault("pod-frozen-async", (TTL_AND_2, 20_000), |case| Box::pin(partition::frozen_async(case)))
     },
     Scenario { nodes: 2, ..fault("node-drained", (300, 5_000), |case| Box::pin(wishes::drained(case))) },
+    Scenario { nodes: 2, ..fault("operator-killed-drained", (300, 5_000), |case| Box::pin(killed::drained(case))) },
     // Moves the member that is alone on its node, with its volume, to the others: what needs one alone comes before.
     Scenario {
         nodes: 2,
@@ -112,6 +113,7 @@ pub const ALL: &[Scenario] = &[
     fault("switchover-again", (300, 5_000), |case| Box::pin(switchover::there_and_back(case))),
     alone("drift", |world, row| Box::pin(drift::drift(world, row))),
     fault("operator-killed", (1_000, 5_000), |case| Box::pin(killed::operator(case))),
+    fault("operator-killed-asleep", (30_000, 90_000), |case| Box::pin(killed::asleep(case))),
     alone("endpoints-bootstrap", |world, row| Box::pin(bootstrap::three(world, row, On::Endpoints))),
     Scenario {
         body: Body::Fault(On::Endpoints, |case| Box::pin(switchover::to_a_candidate(case))),

@@ -9,23 +9,20 @@ use serde_json::json;
 use super::super::case::Case;
 use super::super::herd::Member;
 use super::outside::{Killed, Outside};
+use super::wishes;
 
 const LONG_ENOUGH: Duration = Duration::from_mins(2);
 
-/// Scale up and down, a rolling update, new agents.
+/// A switchover by field, scale up and down, a rolling update, new agents.
 pub async fn operator(case: &Case) -> Result<()> {
-    let chosen = std::env::var("MATRIARCH_SEED").ok().and_then(|text| text.parse().ok());
-    let seed: u64 = chosen.unwrap_or_else(|| Timestamp::now().as_millisecond().unsigned_abs() % 1_000_000);
-    eprintln!("    seed {seed} (MATRIARCH_SEED={seed} repeats the moments)");
-    case.note(format!("seed {seed}"));
-    let outside = Outside::take_over(&case.world, "operator-killed").await?;
-    let killed = outside.killed_at_random(seed);
-    let mut told = Told { case, killed: &killed, begin: Instant::now(), before: 0 };
+    let mut dying = Dying::begin(case, "operator-killed").await?;
+    wishes::by_field(case, ["third", "fourth"]).await.context("a switchover by field")?;
+    dying.done("switched over");
 
     case.cluster().ensure_volumes(2).await?;
     case.herd.patch(&json!({"instances": 4})).await?;
     case.herd.steady(LONG_ENOUGH).await.context("scaling up")?;
-    told.done("scaled to 4");
+    dying.done("scaled to 4");
 
     // The leader is the one that would go.
     let top = case.herd.members().await?.pop().context("no member")?;
@@ -33,47 +30,86 @@ pub async fn operator(case: &Case) -> Result<()> {
     case.herd.patch(&json!({"instances": 3})).await?;
     case.herd.steady(LONG_ENOUGH).await.context("scaling down")?;
     ensure!(case.herd.primary().await?.name != top.name, "{} leads and should be gone", top.name);
-    told.done("scaled to 3 with the leader at the top");
+    dying.done("scaled to 3 with the leader at the top");
 
     let before = case.herd.members().await?;
     case.herd.patch(&json!({"resources": {"requests": {"cpu": "110m"}}})).await?;
     rolled(case, &before).await.context("other resources")?;
-    told.done("other resources");
+    dying.done("other resources");
 
-    let kills = killed.kills();
-    let last = killed.spare().await?;
     let image = &case.world.images.sidecar.reference;
     let other = format!("{image}-killed");
     case.cluster().tag_image(image, &other)?;
-    drop(last);
-    let outside = outside.with_sidecar(&other);
-    let killed = outside.killed_at_random(seed.wrapping_add(1));
-    let mut told = Told { case, killed: &killed, begin: Instant::now(), before: 0 };
+    let mut dying = dying.with_sidecar(&other).await?;
     agents(case, &other).await?;
-    told.done("new agents");
-    let kills = kills + killed.kills();
-    let last = killed.spare().await?;
-    case.herd.steady(LONG_ENOUGH).await?;
-    drop(last);
-    case.note(format!("{kills} kills in all"));
+    dying.done("new agents");
     case.world.set_sidecar_image_only(&other).await?;
-    case.world.operator_in_its_pod().await
+    dying.end().await
 }
 
-/// What took how long and how many lives.
-struct Told<'a> {
+/// A drained node: of its own, for it needs a primary that is alone on its node.
+pub async fn drained(case: &Case) -> Result<()> {
+    let mut dying = Dying::begin(case, "operator-killed-drained").await?;
+    wishes::drained(case).await?;
+    dying.done("drained");
+    dying.end().await
+}
+
+/// Sleep and waking: of their own, for nobody can write meanwhile.
+pub async fn asleep(case: &Case) -> Result<()> {
+    let mut dying = Dying::begin(case, "operator-killed-asleep").await?;
+    wishes::hibernate(case).await?;
+    dying.done("slept and woke");
+    dying.end().await
+}
+
+/// An operator that dies again and again, and what took how long and how many lives.
+struct Dying<'a> {
     case: &'a Case,
-    killed: &'a Killed,
+    outside: Outside,
+    killed: Killed,
+    seed: u64,
     begin: Instant,
-    before: u32,
+    /// Kills that were told of, and those of the operators before.
+    before: (u32, u32),
 }
 
-impl Told<'_> {
+impl<'a> Dying<'a> {
+    async fn begin(case: &'a Case, scenario: &str) -> Result<Self> {
+        let chosen = std::env::var("MATRIARCH_SEED").ok().and_then(|text| text.parse().ok());
+        let seed: u64 = chosen.unwrap_or_else(|| Timestamp::now().as_millisecond().unsigned_abs() % 1_000_000);
+        eprintln!("    seed {seed} (MATRIARCH_SEED={seed} repeats the moments)");
+        case.note(format!("seed {seed}"));
+        let outside = Outside::take_over(&case.world, scenario).await?;
+        let killed = outside.killed_at_random(seed);
+        Ok(Self { case, outside, killed, seed, begin: Instant::now(), before: (0, 0) })
+    }
+
     fn done(&mut self, what: &str) {
-        let (kills, took) = (self.killed.kills() - self.before, self.begin.elapsed().as_secs_f32());
+        let all = self.before.1 + self.killed.kills();
+        let (kills, took) = (all - self.before.0, self.begin.elapsed().as_secs_f32());
         eprintln!("    {what}: {took:.0} s, the operator was killed {kills} times");
         self.case.note(format!("{what}: {took:.0} s, {kills} kills"));
-        (self.begin, self.before) = (Instant::now(), self.killed.kills());
+        (self.begin, self.before.0) = (Instant::now(), all);
+    }
+
+    /// Goes on with operators that bring another sidecar image.
+    async fn with_sidecar(self, image: &str) -> Result<Self> {
+        let Self { case, outside, killed, seed, begin, before } = self;
+        let before = (before.0, before.1 + killed.kills());
+        drop(killed.spare().await?);
+        let (outside, seed) = (outside.with_sidecar(image), seed.wrapping_add(1));
+        let killed = outside.killed_at_random(seed);
+        Ok(Self { case, outside, killed, seed, begin, before })
+    }
+
+    /// The last one lives, and hands over to the one in the pod.
+    async fn end(self) -> Result<()> {
+        self.case.note(format!("{} kills in all", self.before.1 + self.killed.kills()));
+        let last = self.killed.spare().await?;
+        self.case.herd.steady(LONG_ENOUGH).await?;
+        drop(last);
+        self.case.world.operator_in_its_pod().await
     }
 }
 

@@ -9,26 +9,35 @@ use matriarch_crds::cluster::SwitchoverState;
 use serde_json::json;
 
 use super::super::case::Case;
+use super::super::lock::Lock;
 
 const A_MINUTE: Duration = Duration::from_mins(1);
 const LONG_ENOUGH: Duration = Duration::from_mins(2);
 
-/// `switchover`: once for each id, with its result in the status; a member that cannot lead is refused with the reason.
+/// `switchover`, and that the former leader was silent before the next one began.
 pub async fn switchover(case: &Case) -> Result<()> {
+    let lock = by_field(case, ["first", "second"]).await?;
+    case.fenced_before(&lock)
+}
+
+/// `switchover`: once for each id, with its result in the status; a member that cannot lead is refused with the reason.
+pub async fn by_field(case: &Case, [fine, wrong]: [&str; 2]) -> Result<Lock> {
     let to = case.a_standby().await?.name;
-    case.herd.patch(&json!({"switchover": {"id": "first", "to": to}})).await?;
-    let lock = case.failover(A_MINUTE).await?;
+    let before = case.herd.lock().await?;
+    case.herd.patch(&json!({"switchover": {"id": fine, "to": to}})).await?;
+    let lock = case.herd.other_leader(&before, A_MINUTE).await?;
+    case.workload.writable(A_MINUTE).await?;
     ensure!(lock.leader == to, "{} leads instead of {to}", lock.leader);
-    result(case, "first", SwitchoverState::Done).await?;
+    result(case, fine, SwitchoverState::Done).await?;
     // The same manifest once more, and an operator that looks again.
-    case.herd.patch(&json!({"switchover": {"id": "first", "to": to}, "paused": false})).await?;
+    case.herd.patch(&json!({"switchover": {"id": fine, "to": to}, "paused": false})).await?;
     let nobody = format!("{}-8", case.herd.name());
-    case.herd.patch(&json!({"switchover": {"id": "second", "to": nobody}})).await?;
-    let message = result(case, "second", SwitchoverState::Failed).await?;
+    case.herd.patch(&json!({"switchover": {"id": wrong, "to": nobody}})).await?;
+    let message = result(case, wrong, SwitchoverState::Failed).await?;
     ensure!(case.herd.lock().await?.leader == to, "the lock moved");
     case.note(format!("of {nobody}: {message}"));
     case.herd.patch(&json!({"switchover": null, "paused": null})).await?;
-    case.fenced_before(&lock)
+    Ok(lock)
 }
 
 async fn result(case: &Case, id: &str, state: SwitchoverState) -> Result<String> {
@@ -103,6 +112,7 @@ pub async fn drained(case: &Case) -> Result<()> {
     case.herd.steady(LONG_ENOUGH).await.context("after the node was opened")?;
     case.fenced_before(&lock)
 }
+
 /// `fenced`: PostgreSQL of a standby stops and its pod stays; a leader hands over first; lifted, all stream again.
 pub async fn fence(case: &Case) -> Result<()> {
     let standby = case.a_standby().await?;
