@@ -13,8 +13,12 @@ use super::super::case::Case;
 use super::killed::{rolled, setting};
 use crate::host::process::Process;
 use crate::images::postgres::reference;
+use crate::workload::{clock, longest_gap};
 
 const LONG_ENOUGH: Duration = Duration::from_mins(2);
+/// What a rolling update's longest gap may be above twice a switchover's: its leader hands over to a server that has just
+/// started, with cold caches, while a pod starts on one of two cores.
+const ALLOWANCE: Duration = Duration::from_millis(500);
 
 /// Three members become four, then two while the leader is the one that would go first, then three again.
 pub async fn scaled(case: &Case) -> Result<()> {
@@ -37,19 +41,41 @@ async fn instances(case: &Case, count: i32) -> Result<()> {
     Ok(())
 }
 
-/// Another tag of the image: replicas first, a switchover, then the old primary.
+/// Another tag of the image: replicas first, a switchover, then the old primary. Clients notice no more of it than of a
+/// switchover.
 pub async fn image(case: &Case) -> Result<()> {
+    let plain = plain_switchovers(case).await.context("a plain switchover")?;
     let image = reference(&case.world.major);
     let other = format!("{image}-minor");
     case.cluster().tag_image(&image, &other)?;
     let before = case.herd.members().await?;
-    let begin = Instant::now();
+    let leader = case.herd.lock().await?.leader;
+    let since = clock::now();
     case.herd.patch(&json!({"image": other})).await?;
     rolled(case, &before).await?;
-    case.note(format!("three members replaced in {:.1} s", begin.elapsed().as_secs_f32()));
+    case.note(format!("three members replaced in {:.1} s", clock::now().saturating_sub(since).as_secs_f32()));
     let lock = case.herd.lock().await?;
-    ensure!(lock.leader != case.lock.leader, "{} leads on although it was replaced", lock.leader);
+    ensure!(lock.leader != leader, "{} leads on although it was replaced", lock.leader);
+    let update = longest_gap(&case.workload.history().attempts(), since).context("no write since")?;
+    let (gap, of_switchover) = (update.length.as_secs_f64(), plain.as_secs_f64());
+    case.note(format!("longest gap {gap:.2} s, of a plain switchover {of_switchover:.2} s"));
+    let limit = 2 * plain + ALLOWANCE;
+    ensure!(update.length <= limit, "the gap {update} is above {:.2} s, as a switchover's lets expect", limit.as_secs_f64());
     Ok(())
+}
+
+/// The longer gap of a switchover and the one back, both by `kubectl matriarch switchover`.
+async fn plain_switchovers(case: &Case) -> Result<Duration> {
+    let since = clock::now();
+    for candidate in [case.a_standby().await?.name, case.lock.leader.clone()] {
+        let before = case.herd.lock().await?;
+        case.world.plugin(&["switchover", case.herd.name(), "--candidate", &candidate, "--yes"]).await?;
+        case.herd.other_leader(&before, LONG_ENOUGH).await?;
+        case.workload.writable(LONG_ENOUGH).await?;
+        case.herd.steady(LONG_ENOUGH).await?;
+    }
+    let gap = longest_gap(&case.workload.history().attempts(), since).context("no write since")?;
+    Ok(gap.length)
 }
 
 /// What PostgreSQL takes by a reload is taken without a restart.
