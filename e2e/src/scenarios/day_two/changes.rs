@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, ListParams};
 use serde_json::json;
+use tokio::time::sleep;
 
 use super::super::case::Case;
 use super::killed::{rolled, setting};
@@ -122,15 +124,48 @@ async fn network_policy(case: &Case) -> Result<()> {
     Ok(())
 }
 
-/// What needs a restart: at no moment has a standby less than its primary.
+/// What needs a restart waits for the maintenance window, then is done: at no moment has a standby less than its primary.
 pub async fn restarted(case: &Case) -> Result<()> {
     let watch = Watch::start(case, "max_connections").await?;
+    let before = postmasters(case).await?;
+    let opens = next_minute(Timestamp::now());
+    let window = json!([{"start": opens.strftime("%H:%M").to_string(), "duration": "10m"}]);
+    let change = json!({"postgresql": {"parameters": {"max_connections": "130"}}, "maintenanceWindows": window});
+    case.herd.patch(&change).await?;
+    waits_for(case, opens).await?;
+    // Half a second before it opens nothing has happened.
+    sleep(left_until(opens).saturating_sub(Duration::from_millis(500))).await;
+    for (name, process) in &before {
+        ensure!(process.is_alive(), "PostgreSQL of {name} was restarted before the maintenance window");
+    }
+    sleep(left_until(opens)).await;
     let begin = Instant::now();
-    case.herd.patch(&json!({"postgresql": {"parameters": {"max_connections": "130"}}})).await?;
     setting(case, "max_connections", "130").await?;
     case.herd.condition("ConfigurationApplied", "True", "Applied", LONG_ENOUGH).await?;
-    case.note(format!("max_connections everywhere after {:.1} s", begin.elapsed().as_secs_f32()));
-    watch.finish().await
+    case.note(format!("max_connections everywhere {:.1} s after the window had opened", begin.elapsed().as_secs_f32()));
+    watch.finish().await?;
+    case.herd.patch(&json!({"maintenanceWindows": null})).await
+}
+
+/// The first full minute that is ten seconds away.
+fn next_minute(now: Timestamp) -> Timestamp {
+    let later = now.as_second() + 10;
+    Timestamp::from_second(later - later % 60 + 60).unwrap_or(now)
+}
+
+fn left_until(moment: Timestamp) -> Duration {
+    Duration::try_from(moment.duration_since(Timestamp::now())).unwrap_or_default() // negative: it is over
+}
+
+/// The status says what waits, and until when.
+async fn waits_for(case: &Case, opens: Timestamp) -> Result<()> {
+    case.cluster()
+        .wait("the status says that it waits for the window", left_until(opens), async || {
+            let step = case.herd.status().await?.step;
+            let told = step.as_ref().filter(|step| step.reason == "MaintenanceWindow");
+            Ok(if told.is_some_and(|step| step.message.contains(&opens.to_string())) { None } else { Some(format!("{step:?}")) })
+        })
+        .await
 }
 
 /// The postmasters of all members.
