@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use matriarch_e2e::host::progress::step;
-use matriarch_e2e::images::{self, own::Profile};
+use matriarch_e2e::deps::{self, cache::Cache};
+use matriarch_e2e::images::own::{self, Profile};
 
 /// A real Kubernetes on this machine, for tests of Matriarch. Run as root.
 #[derive(Parser)]
@@ -72,7 +72,7 @@ pub struct Test {
     #[arg(long)]
     pub keep: bool,
     #[command(flatten)]
-    pub build: Build,
+    pub programs: Programs,
 }
 
 #[derive(clap::Args)]
@@ -86,7 +86,7 @@ pub struct Packaging {
     #[arg(long)]
     pub keep: bool,
     #[command(flatten)]
-    pub build: Build,
+    pub programs: Programs,
 }
 
 #[derive(clap::Args)]
@@ -128,20 +128,13 @@ pub struct WithApi {
     pub command: Vec<String>,
 }
 
-/// How our programs are built.
+/// Our programs: built, or there already.
 #[derive(clap::Args)]
-pub struct Build {
+pub struct Programs {
     /// Unoptimized binaries: much quicker to build, not for measurements.
     #[arg(long)]
     pub dev: bool,
-}
-
-/// Our programs, for what runs without containers.
-#[derive(clap::Args)]
-pub struct Programs {
-    #[command(flatten)]
-    pub build: Build,
-    /// A folder with binaries that are there already.
+    /// A folder with static binaries that are there already.
     #[arg(long)]
     pub binaries: Option<PathBuf>,
 }
@@ -192,7 +185,7 @@ pub enum ClusterCommand {
         #[command(flatten)]
         name: Name,
         #[command(flatten)]
-        build: Build,
+        programs: Programs,
     },
     /// Wipe volumes whose claims are gone, and offer them again.
     Recycle {
@@ -211,19 +204,13 @@ pub enum ClusterCommand {
     List,
 }
 
-impl Build {
-    /// As Cargo calls it.
-    pub fn profile(&self) -> Profile {
-        if self.dev { Profile::Dev } else { Profile::Release }
-    }
-}
-
 impl Programs {
     /// Their folder; they are built if no other is named.
     pub fn folder(&self) -> Result<PathBuf> {
-        match &self.binaries {
-            Some(folder) => Ok(std::path::absolute(folder)?),
-            None => step("building our programs (static)", || images::own::compile(self.build.profile())),
+        if let Some(folder) = &self.binaries {
+            return Ok(std::path::absolute(folder)?);
         }
+        deps::ensure(&Cache::open()?)?; // the compiler needs some of it
+        own::compile(if self.dev { Profile::Dev } else { Profile::Release })
     }
 }

@@ -9,7 +9,7 @@ use kube::api::DeleteParams;
 
 use crate::cluster::{self, Cluster};
 use crate::deps::cache::Cache;
-use crate::images::own::Profile;
+use crate::images::own::{self, Profile};
 use crate::scenarios::{Herd, Lock, Wanted, World};
 use crate::workload::{Promise, Workload, clock};
 
@@ -26,7 +26,8 @@ pub async fn demo(options: cluster::Options, major: &str) -> Result<()> {
     );
     let cluster = Cluster::attach_or_up(&options).await?;
     say("Building the operator and the sidecar, and installing the operator with its CustomResourceDefinition.");
-    let world = World::prepare(cluster.clone(), Profile::Release, NAMESPACE, major).await?;
+    let binaries = tokio::task::spawn_blocking(|| own::compile(Profile::Release)).await??;
+    let world = World::prepare(cluster.clone(), &binaries, NAMESPACE, major).await?;
 
     let wanted = Wanted { name: NAME, instances: 3, endpoints: false, major: major.to_owned() };
     let herd = Herd::new(world.namespace.clone(), &wanted);

@@ -116,7 +116,7 @@ async fn run_scenarios(test: Test) -> Result<()> {
         major: test.major.postgres,
         report: test.report,
         keep: test.keep,
-        profile: test.build.profile(),
+        binaries: test.programs.folder()?,
     };
     succeeded(scenarios::test(&options).await?, "not all scenarios passed")
 }
@@ -125,7 +125,7 @@ async fn run_packaging(with: Packaging) -> Result<()> {
     let options = packaging::Options {
         cluster: Options { name: with.name, ..Options::default() },
         major: with.major.postgres,
-        profile: with.build.profile(),
+        binaries: with.programs.folder()?,
         keep: with.keep,
     };
     packaging::test(&options).await
@@ -146,8 +146,8 @@ async fn run(command: ClusterCommand) -> Result<()> {
             }
         }
         ClusterCommand::Kubeconfig { name: Name { name } } => print_environment(&Layout::load(&name)?)?,
-        ClusterCommand::LoadImages { name: Name { name }, build } => {
-            let images = Cluster::attach(&name).await?.load_own_images(build.profile())?;
+        ClusterCommand::LoadImages { name: Name { name }, programs } => {
+            let images = Cluster::attach(&name).await?.load_own_images(&programs.folder()?)?;
             println!("{}\n{}", images.operator.reference, images.sidecar.reference);
         }
         ClusterCommand::Recycle { name: Name { name } } => {

@@ -1,5 +1,7 @@
 //! Images of a running cluster.
 
+use std::path::Path;
+
 use anyhow::Result;
 
 use super::{Cluster, node};
@@ -8,9 +10,9 @@ use crate::host::progress::step;
 use crate::images::{Image, own};
 
 impl Cluster {
-    /// Builds the operator and the sidecar from the work tree and makes them known to every node.
-    pub fn load_own_images(&self, profile: own::Profile) -> Result<own::OwnImages> {
-        let images = own::build(&Cache::open()?, profile)?;
+    /// Makes images of our programs known to every node.
+    pub fn load_own_images(&self, binaries: &Path) -> Result<own::OwnImages> {
+        let images = own::build(&Cache::open()?, binaries)?;
         self.load_image(&images.operator)?;
         self.load_image(&images.sidecar)?;
         Ok(images)

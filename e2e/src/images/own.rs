@@ -18,7 +18,7 @@ const GNU: &str = "x86_64-unknown-linux-gnu";
 const IMAGES: &[(&str, &[&str])] =
     &[("operator", &["matriarch-operator"]), ("sidecar", &["matriarch-sidecar", "matriarch-supervisor"])];
 
-/// References to the images built from the work tree as it is now.
+/// References to our images.
 #[derive(Debug, Clone)]
 pub struct OwnImages {
     /// `matriarch.dev/operator:<hash>`.
@@ -38,17 +38,15 @@ pub enum Profile {
     Dev,
 }
 
-/// Builds the binaries and writes their archives.
-pub fn build(cache: &Cache, profile: Profile) -> Result<OwnImages> {
-    let binaries =
-        step(&format!("building the operator, sidecar and supervisor ({profile:?}, static)"), || compile(profile))?;
+/// Writes the archives of the images with the binaries of a folder.
+pub fn build(cache: &Cache, binaries: &Path) -> Result<OwnImages> {
     let mut images = Vec::new();
     for (name, programs) in IMAGES {
-        images.push(image(cache, name, programs, &binaries)?);
+        images.push(image(cache, name, programs, binaries)?);
     }
     let mut images = images.into_iter();
     let (operator, sidecar) = (images.next().context("no operator image")?, images.next().context("no sidecar image")?);
-    Ok(OwnImages { operator, sidecar, binaries })
+    Ok(OwnImages { operator, sidecar, binaries: binaries.to_owned() })
 }
 
 fn image(cache: &Cache, name: &str, programs: &[&str], binaries: &Path) -> Result<Image> {
@@ -79,6 +77,10 @@ fn image(cache: &Cache, name: &str, programs: &[&str], binaries: &Path) -> Resul
 
 /// Builds for musl where that target is, else a static glibc; returns the folder of the binaries.
 pub fn compile(profile: Profile) -> Result<PathBuf> {
+    step(&format!("building operator, sidecar, supervisor and plugin ({profile:?}, static)"), || compile_all(profile))
+}
+
+fn compile_all(profile: Profile) -> Result<PathBuf> {
     let workspace = crate_folder().parent().context("the crate lies in the workspace")?;
     let target = if has_musl() { MUSL } else { GNU };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

@@ -7,6 +7,7 @@ mod quick_start;
 mod release;
 mod side_by_side;
 
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use kube::core::{ApiResource, GroupVersionKind};
 use crate::cluster::{self, Cluster, Namespace, dump_folder};
 use crate::host::process::Process;
 use crate::host::run::run;
-use crate::images::own::{OwnImages, Profile};
+use crate::images::own::OwnImages;
 use crate::scenarios::{Herd, Wanted};
 use helm::Helm;
 
@@ -28,8 +29,8 @@ pub struct Options {
     pub cluster: cluster::Options,
     /// The major version of PostgreSQL.
     pub major: String,
-    /// How our binaries are built.
-    pub profile: Profile,
+    /// The folder of our programs.
+    pub binaries: PathBuf,
     /// Leave everything up for a look.
     pub keep: bool,
 }
@@ -66,8 +67,8 @@ pub async fn test(options: &Options) -> Result<()> {
 async fn stages(options: &Options) -> Result<()> {
     let cluster = Cluster::attach_or_up(&options.cluster).await?;
     let images = {
-        let (cluster, profile) = (cluster.clone(), options.profile);
-        tokio::task::spawn_blocking(move || cluster.load_own_images(profile)).await??
+        let (cluster, binaries) = (cluster.clone(), options.binaries.clone());
+        tokio::task::spawn_blocking(move || cluster.load_own_images(&binaries)).await??
     };
     let helm = Helm::new(&cluster)?;
     let stage = Stage { cluster, images, major: options.major.clone(), helm };

@@ -14,7 +14,6 @@ use super::list::{ALL, Body, On, Scenario};
 use super::report::{Report, Row};
 use super::world::{NAMESPACE, OPERATOR_NAMESPACE, World};
 use crate::cluster::{self, Cluster, dump_folder};
-use crate::images::own::Profile;
 use crate::workload::Promise;
 
 /// What to run, and where.
@@ -30,8 +29,8 @@ pub struct Options {
     pub report: Option<PathBuf>,
     /// Leave everything up for a look.
     pub keep: bool,
-    /// How our binaries are built.
-    pub profile: Profile,
+    /// The folder of our programs.
+    pub binaries: PathBuf,
 }
 
 /// How long the wait for a steady cluster may take, before and after a fault.
@@ -86,7 +85,7 @@ async fn clear(options: &Options, existed: bool) -> Result<()> {
 async fn run(options: &Options, chosen: &[Scenario]) -> Result<bool> {
     let begin = Instant::now();
     let cluster = Cluster::attach_or_up(&options.cluster).await?;
-    let mut world = World::prepare(cluster, options.profile, NAMESPACE, &options.major).await?;
+    let mut world = World::prepare(cluster, &options.binaries, NAMESPACE, &options.major).await?;
     world.everything = options.filter.is_none();
     world.heal().await?;
     world.fresh_namespace().await?;

@@ -2,6 +2,7 @@
 //! other.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use super::day_two::rights::Right;
 use super::herd::{Herd, Wanted};
 use crate::cluster::{Cluster, Namespace};
 use crate::host::run::run;
-use crate::images::own::{OwnImages, Profile};
+use crate::images::own::OwnImages;
 use crate::operator;
 
 pub use crate::operator::{NAME as OPERATOR, NAMESPACE as OPERATOR_NAMESPACE};
@@ -45,11 +46,11 @@ pub struct World {
 }
 
 impl World {
-    /// Builds and loads our images, installs the operator and waits until it runs.
-    pub async fn prepare(cluster: Cluster, profile: Profile, namespace: &str, major: &str) -> Result<Self> {
+    /// Loads images of our programs, installs the operator and waits until it runs.
+    pub async fn prepare(cluster: Cluster, binaries: &Path, namespace: &str, major: &str) -> Result<Self> {
         let images = {
-            let cluster = cluster.clone();
-            tokio::task::spawn_blocking(move || cluster.load_own_images(profile)).await??
+            let (cluster, binaries) = (cluster.clone(), binaries.to_owned());
+            tokio::task::spawn_blocking(move || cluster.load_own_images(&binaries)).await??
         };
         let namespace = Namespace { cluster: cluster.clone(), name: namespace.to_owned() };
         let (major, began) = (major.to_owned(), Timestamp::now());
