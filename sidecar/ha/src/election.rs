@@ -88,6 +88,18 @@ impl Candidate<'_> {
         let barred = self.mode == SyncMode::Priority && !quorum::electorate(self.sync, name);
         Some(name) != self.former && !barred && self.priority.is_some_and(|ours| priority > ours)
     }
+
+    /// A member of higher priority is as far as we are, or has yet to say so.
+    pub fn knows_better(&self, round: Option<&Round>) -> bool {
+        let as_far = |peer: &PeerAnswer| peer.running && (peer.timeline, peer.lsn) >= (self.timeline, self.lsn);
+        let may_lead = |name: &str| match round.and_then(|round| round.asked.get(name)) {
+            None | Some(None) => true,
+            Some(Some(Err(_))) => false,
+            Some(Some(Ok(peer))) => as_far(peer) && !peer.nofailover,
+        };
+        let first = |m: &&Member| !m.tags.nofailover && self.precedes(&m.name, m.tags.failover_priority);
+        self.members.iter().filter(first).any(|m| may_lead(&m.name))
+    }
 }
 
 /// What the answers allow.

@@ -4,6 +4,7 @@
 
 mod world;
 
+use matriarch_ha::event::{Event, Request};
 use serde_json::{Value, json};
 use world::{ASYNC, QUORUM, World};
 
@@ -52,6 +53,29 @@ fn the_higher_priority_leads_of_those_equally_far() {
         let mut world = cluster(config, [json!({"failover_priority": 7}), json!({"failover_priority": 1})]);
         assert_eq!(successor(&mut world), "x-1", "{config}");
     }
+}
+
+#[test]
+fn the_higher_priority_leads_also_after_an_orderly_stop() {
+    // Both have all of it, and x-1 hears of it first.
+    for config in [ASYNC, QUORUM] {
+        let mut world = cluster(config, [json!({"failover_priority": 1}), json!({"failover_priority": 7})]);
+        world.push("x-0", 0, Event::Terminating);
+        let ms = world.run_until("another leads", 5_000, |w| w.writable().first().is_some_and(|p| p != "x-0"));
+        assert_eq!((world.writable(), ms < 1_000), (vec!["x-2".to_owned()], true), "{config}: {ms} ms");
+    }
+    // Nobody waits for one that is away, and whom a person chose goes first.
+    let mut world = cluster(QUORUM, [json!({"failover_priority": 1}), json!({"failover_priority": 7})]);
+    world.node("x-2").agent_up = false;
+    world.push("x-0", 0, Event::Terminating);
+    let ms = world.run_until("another leads", 8_000, |w| w.writable() == ["x-1"]);
+    assert!(ms < 3_000, "{ms} ms");
+    let mut world = cluster(QUORUM, [json!({"failover_priority": 1}), json!({"failover_priority": 7})]);
+    let chosen =
+        Request::Switchover { leader: Some("x-0".to_owned()), candidate: Some("x-1".to_owned()), scheduled_at: None };
+    world.request("x-0", 7, chosen);
+    let ms = world.run_until("the chosen one leads", 8_000, |w| w.writable() == ["x-1"]);
+    assert!(ms < 1_000, "{ms} ms");
 }
 
 #[test]

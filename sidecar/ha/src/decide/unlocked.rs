@@ -201,11 +201,43 @@ fn race(s: &Snapshot, status: &ServerStatus) -> Verdict {
     if outside_topology(s, &s.name) {
         return hold(Rule::NotInTopology, "not in the failsafe topology of the last leader");
     }
+    let free_since = match s.holder {
+        Holder::Free { since, .. } | Holder::Absent { until: since } => Some(since),
+        _ => None,
+    };
+    let free_ms = free_since.map(|since| s.now.ms_since(since));
+    let never_held = s.lock.as_ref().is_none_or(|lock| lock.acquire_time.is_empty());
+    let me = Candidate {
+        by_hand,
+        patient: never_held
+            && !by_hand
+            && free_ms.is_some_and(|ms| ms < STARTING_MS)
+            && !mutants::on(Mutant::Impatient),
+        priority: (!s.candidate() && free_ms.is_none_or(|ms| ms < PRIORITY_MS)).then_some(s.tags.failover_priority),
+        members: &s.members,
+        name: &s.name,
+        lsn: mine,
+        timeline: status.timeline,
+        // Without a leader in `/sync` no commit rests on a quorum yet.
+        mode: match s.config.sync_mode {
+            _ if s.sync.leader.is_none() => SyncMode::Off,
+            SyncMode::Priority => SyncMode::Priority,
+            // What is stored counts, also after the mode was switched off: its last leader takes it away when that loses nothing.
+            SyncMode::Quorum | SyncMode::Off => SyncMode::Quorum,
+        },
+        sync: &s.sync,
+        former: s.lock.as_ref().and_then(|l| l.leader.as_deref()),
+        former_is_over: former_is_over(s),
+        replaces: replaces(s),
+    };
+    let fresh = |round: &&Round| s.now.ms_since(round.started) < ROUND_LIFE_MS;
+    let round = s.round.as_ref().filter(fresh);
     if let Some(lock) = &s.lock {
         // A primary that stopped in order has told where its log ends: whoever has all of it lacks no commit.
         if let (Holder::Free { released: true, .. }, Some((timeline, end))) = (&s.holder, lock.shutdown)
             && status.timeline == timeline
             && (mine > end || mutants::on(Mutant::CompleteWithoutLog))
+            && !me.knows_better(round)
         {
             return act(
                 Rule::Complete,
@@ -225,8 +257,7 @@ fn race(s: &Snapshot, status: &ServerStatus) -> Verdict {
     if let Some(verdict) = backoff(s, status) {
         return verdict;
     }
-    let fresh = |round: &&Round| s.now.ms_since(round.started) < ROUND_LIFE_MS;
-    let Some(round) = s.round.as_ref().filter(fresh) else {
+    let Some(round) = round else {
         return act(Rule::Race, "asking the other members for their positions", vec![Action::OpenRound, Action::Query]);
     };
     // One whom a person chose goes first, as long as it answers and may lead.
@@ -238,35 +269,6 @@ fn race(s: &Snapshot, status: &ServerStatus) -> Verdict {
     {
         return hold(Rule::Candidate, format!("{chosen} is to become the leader"));
     }
-    let free_since = match s.holder {
-        Holder::Free { since, .. } | Holder::Absent { until: since } => Some(since),
-        _ => None,
-    };
-    let free_ms = free_since.map(|since| s.now.ms_since(since));
-    let never_held = s.lock.as_ref().is_none_or(|lock| lock.acquire_time.is_empty());
-    let me = Candidate {
-        by_hand,
-        patient: never_held
-            && !by_hand
-            && free_ms.is_some_and(|ms| ms < STARTING_MS)
-            && !mutants::on(Mutant::Impatient),
-        priority: free_ms.is_none_or(|ms| ms < PRIORITY_MS).then_some(s.tags.failover_priority),
-        members: &s.members,
-        name: &s.name,
-        lsn: mine,
-        timeline: status.timeline,
-        // Without a leader in `/sync` no commit rests on a quorum yet.
-        mode: match s.config.sync_mode {
-            _ if s.sync.leader.is_none() => SyncMode::Off,
-            SyncMode::Priority => SyncMode::Priority,
-            // What is stored counts, also after the mode was switched off: its last leader takes it away when that loses nothing.
-            SyncMode::Quorum | SyncMode::Off => SyncMode::Quorum,
-        },
-        sync: &s.sync,
-        former: s.lock.as_ref().and_then(|l| l.leader.as_deref()),
-        former_is_over: former_is_over(s),
-        replaces: replaces(s),
-    };
     match judge(round, &me) {
         _ if mutants::on(Mutant::NoRace) => act(Rule::Acquire, "the first one takes it", vec![Action::Acquire]),
         Outcome::Won => act(Rule::Acquire, "acquiring the lock: nobody is ahead", vec![Action::Acquire]),
