@@ -149,7 +149,14 @@ fn values_reach_their_places() {
     assert!(!objects.keys().any(|id| id.starts_with("ServiceAccount")));
     assert_eq!(objects["ClusterRoleBinding - matriarch-operator"]["subjects"][0]["name"], "mine");
     let policy = &here("NetworkPolicy", "matriarch-operator")["spec"];
-    assert_eq!(policy["egress"], json!([{"ports": [{"port": 6443, "protocol": "TCP"}]}]));
+    let agents = json!({"namespaceSelector": {}, "podSelector": {"matchLabels": {"application": "matriarch"}}});
+    assert_eq!(
+        policy["egress"],
+        json!([
+            {"ports": [{"port": 6443, "protocol": "TCP"}]},
+            {"to": [agents], "ports": [{"port": 8008, "protocol": "TCP"}]},
+        ])
+    );
     assert_eq!(policy["ingress"][0]["ports"], json!([{"port": "http", "protocol": "TCP"}]));
     let monitor = here("PodMonitor", "matriarch-operator");
     assert_eq!(monitor["metadata"]["labels"]["release"], "prometheus");

@@ -4,14 +4,16 @@ use k8s_openapi::ByteString;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use kube::core::DynamicObject;
 use kube::{Api, Client};
-use matriarch_crds::names::{AGENT_CONTAINER, OPERATOR};
+use matriarch_crds::names::{AGENT_CONTAINER, API_PORT, OPERATOR};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
+use crate::agent::{Agent, Answer};
 use crate::kinds::Kind;
 use crate::member::UPGRADED_ANNOTATION;
 use crate::observe::{Seen, labels};
 use crate::plan::Write;
+use crate::plan::restarts::{RESTARTED_ANNOTATION, Restart};
 use crate::tls::{self, Need, Pair};
 
 /// Why a write failed.
@@ -37,6 +39,14 @@ pub enum Error {
         /// What is wrong.
         source: serde_json::Error,
     },
+    /// An agent does not restart its PostgreSQL.
+    #[error("PostgreSQL of {pod} is not restarted, which is tried again: {why}")]
+    Restart {
+        /// Its pod.
+        pod: String,
+        /// What the agent said, or why it cannot be asked.
+        why: String,
+    },
     /// A certificate could not be issued.
     #[error(transparent)]
     Tls(#[from] tls::Error),
@@ -51,6 +61,7 @@ impl Error {
             Self::Write { verb: "delete", .. } => "DeleteFailed",
             Self::Write { .. } => "PatchFailed",
             Self::Encode { .. } => "EncodeFailed",
+            Self::Restart { .. } => "RestartFailed",
             Self::Tls(e) => e.category(),
         }
     }
@@ -128,12 +139,45 @@ async fn one(client: &Client, seen: &Seen, write: &Write) -> Result<(), Error> {
                 .map(drop)
                 .map_err(failed("patch", Kind::Pod, pod))
         }
+        Write::Restart(order) => restart(client, seen, order).await,
         Write::Grow { claim, body } => merge(client, seen, Kind::PersistentVolumeClaim, claim, body).await,
         Write::Delete { kind, name, uid } => delete(client, seen, *kind, name, uid, None).await,
         Write::Orphan { kind, name, uid } => {
             delete(client, seen, *kind, name, uid, Some(PropagationPolicy::Orphan)).await
         }
         Write::Issue(need) => issue(client, seen, need).await,
+    }
+}
+
+/// Noted when the agent has taken it: an operator that dies before asks again, and a member that no longer waits for a
+/// restart refuses.
+async fn restart(client: &Client, seen: &Seen, order: &Restart) -> Result<(), Error> {
+    let Restart { pod, uid, role, note, replaceable } = order;
+    let failed = |why: String| Err(Error::Restart { pod: pod.clone(), why });
+    let tls = seen.object(Kind::Secret, &seen.names().tls_secret()).map_or(&Value::Null, |secret| &secret["data"]);
+    let host = seen.names().member_host(pod, &seen.namespace());
+    let ip = seen.members.iter().find(|m| m.name == *pod).and_then(|m| m.ip);
+    let Some(ip) = ip else { return failed("its pod has no address".to_owned()) };
+    info!(pod.name = pod, member.role = role, "restart PostgreSQL in place");
+    match Agent::of(ip, &host, tls).restart(role).await {
+        Answer::Done | Answer::UnderWay => {
+            let text = serde_json::to_string(note).map_err(|source| Error::Encode { kind: Kind::Pod, source })?;
+            let body = json!({"metadata": {"uid": uid, "annotations": {(RESTARTED_ANNOTATION): text}}});
+            merge(client, seen, Kind::Pod, pod, &body).await
+        }
+        Answer::NotNeeded => {
+            info!(pod.name = pod, "it waits for no restart any more, or has another role");
+            Ok(())
+        }
+        Answer::Refused(said) => failed(format!("its agent says: {said}")),
+        Answer::Unreachable(why) if *replaceable => {
+            warn!(pod.name = pod, error = why, "its agent cannot be reached: the pod is made anew instead");
+            delete(client, seen, Kind::Pod, pod, uid, None).await
+        }
+        Answer::Unreachable(why) => failed(format!(
+            "its agent cannot be reached at {ip}:{API_PORT} ({why}): let the operator's pods in there (a NetworkPolicy may be in the way), or run `kubectl matriarch restart {} {pod}`",
+            seen.name()
+        )),
     }
 }
 

@@ -18,6 +18,8 @@ use crate::observe::Seen;
 pub const NAMED_ANNOTATION: &str = "matriarch.dev/named-by-spec";
 /// On the `-config` object: when the operator changed `postgresql.parameters` last.
 pub const CHANGED_ANNOTATION: &str = "matriarch.dev/parameters-changed";
+/// On the `-config` object: which of them it has ever changed (JSON list). Others are not its business.
+pub const CHANGED_NAMES_ANNOTATION: &str = "matriarch.dev/changed-parameters";
 
 /// In [`NAMED_ANNOTATION`], for `spec.postgresql.pgHba`.
 const PG_HBA: &str = "pg_hba";
@@ -135,8 +137,8 @@ pub struct Change {
     pub config: Value,
     /// What the spec names now.
     pub named: BTreeSet<String>,
-    /// `postgresql.parameters` are among the changes.
-    pub parameters: bool,
+    /// Those of `postgresql.parameters` that are among the changes.
+    pub parameters: BTreeSet<String>,
     /// resourceVersion that was read: the write is a compare-and-swap.
     pub resource_version: String,
 }
@@ -202,7 +204,9 @@ pub fn change(seen: &Seen) -> Option<Change> {
         }
     }
     wanted.extend(parameters(spec));
-    let parameters = postgresql.get("parameters").and_then(Value::as_object) != Some(&wanted);
+    let before = postgresql.get("parameters").and_then(Value::as_object).cloned().unwrap_or_default();
+    let changed = before.keys().chain(wanted.keys()).filter(|name| before.get(*name) != wanted.get(*name));
+    let parameters = changed.map(|name| name.to_ascii_lowercase()).collect();
     postgresql.insert("parameters".to_owned(), Value::Object(wanted));
     if !spec.postgresql.pg_hba.is_empty() {
         postgresql.insert(PG_HBA.to_owned(), json!(spec.postgresql.pg_hba));
@@ -235,5 +239,18 @@ fn fence(config: &mut Value, fenced: &[String]) {
 
 /// When the operator changed `postgresql.parameters` last.
 pub fn parameters_changed(seen: &Seen) -> Option<Timestamp> {
-    seen.lock_annotation(&seen.names().config(), CHANGED_ANNOTATION)?.parse().ok()
+    change_id(seen)?.parse().ok()
+}
+
+/// The same as it is written: it names the change.
+pub fn change_id(seen: &Seen) -> Option<&str> {
+    seen.lock_annotation(&seen.names().config(), CHANGED_ANNOTATION)
+}
+
+/// Which parameters the operator has ever changed; None: nobody noted that, it may be any.
+pub fn changed_names(seen: &Seen) -> Option<BTreeSet<String>> {
+    match seen.lock_annotation(&seen.names().config(), CHANGED_NAMES_ANNOTATION) {
+        Some(text) => serde_json::from_str(text).ok(),
+        None => change_id(seen).is_none().then(BTreeSet::new),
+    }
 }

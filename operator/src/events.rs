@@ -59,6 +59,10 @@ pub fn events(old: Option<&PostgresClusterStatus>, new: &PostgresClusterStatus, 
         Some(Step::ReplacePod { pod, why, .. }) => {
             events.push(event(EventType::Normal, "MemberReplaced", "Replace", &format!("{pod} is replaced: {why}")));
         }
+        Some(Step::Restart { pod, why, .. }) => {
+            let note = format!("PostgreSQL of {pod} is restarted in place {why}");
+            events.push(event(EventType::Normal, "PostgresRestarted", "Restart", &note));
+        }
         Some(Step::Switchover { from, to, why, .. }) => {
             events.push(event(
                 EventType::Normal,

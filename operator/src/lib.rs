@@ -3,6 +3,7 @@
 //! `observe` reads (from watch caches), [`plan`] decides (pure), `apply` writes. The agents in the pods elect the
 //! leader among themselves: nothing here is needed for a failover.
 
+pub mod agent;
 pub mod apply;
 pub mod config;
 pub mod controller;

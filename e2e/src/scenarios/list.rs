@@ -103,7 +103,7 @@ pub const ALL: &[Scenario] = &[
     fault("scale-3-4-2", (300, 5_000), |case| Box::pin(changes::scaled(case))),
     fault("rolling-update", (300, 5_000), |case| Box::pin(changes::image(case))),
     fault("reload", (100, 1_000), |case| Box::pin(changes::reloaded(case))),
-    fault("ordered-restart", (300, 5_000), |case| Box::pin(changes::restarted(case))),
+    fault("ordered-restart", (2_000, 5_000), |case| Box::pin(changes::restarted(case))),
     fault("declared", (100, 1_000), |case| Box::pin(declared::all(case))),
     fault("switchover-by-field", (300, 5_000), |case| Box::pin(wishes::switchover(case))),
     fault("hibernate", (30_000, 90_000), |case| Box::pin(wishes::hibernate(case))),

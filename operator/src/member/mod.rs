@@ -3,6 +3,8 @@
 mod report;
 mod trouble;
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use matriarch_crds::names::{AGENT_CONTAINER, POSTGRES_CONTAINER, STATUS_ANNOTATION};
@@ -12,6 +14,7 @@ pub use trouble::Trouble;
 
 use crate::plan::RESTART_ANNOTATION;
 use crate::plan::mounted::MOUNTED_ANNOTATION;
+use crate::plan::restarts::{RESTARTED_ANNOTATION, Restarted};
 
 /// On a pod: when the operator upgraded its agent last.
 pub const UPGRADED_ANNOTATION: &str = "matriarch.dev/agent-upgraded";
@@ -33,6 +36,8 @@ pub struct Member {
     pub gone_by: Option<Timestamp>,
     /// Where it runs; none before it is scheduled.
     pub node: Option<String>,
+    /// Its address; none before it is there.
+    pub ip: Option<IpAddr>,
     /// Its claims, as its volumes name them.
     pub claims: Vec<String>,
     /// The kubelet says that the container of PostgreSQL does not run, or there is no kubelet yet.
@@ -49,6 +54,8 @@ pub struct Member {
     pub made_with: Option<String>,
     /// Which state of the mounted objects the kubelet was told of; see [`MOUNTED_ANNOTATION`].
     pub mounted: Option<String>,
+    /// For which change the operator had its PostgreSQL restarted last; see [`RESTARTED_ANNOTATION`].
+    pub restarted: Option<Restarted>,
     /// What the agent says.
     pub report: AgentReport,
     /// What the kubelet says, if a container cannot run.
@@ -83,6 +90,7 @@ impl Member {
             created: pod.metadata.creation_timestamp.map(|t| t.0),
             deleting: pod.metadata.deletion_timestamp.is_some(),
             gone_by: pod.metadata.deletion_timestamp.map(|t| t.0),
+            ip: status.pod_ip.as_deref().and_then(|ip| ip.parse().ok()),
             postgres_down: spec.node_name.is_none() || stopped,
             claims: spec
                 .volumes
@@ -102,6 +110,7 @@ impl Member {
             agent_upgraded: annotations.get(UPGRADED_ANNOTATION).and_then(|t| t.parse().ok()),
             made_with: annotations.get(RESTART_ANNOTATION).cloned(),
             mounted: annotations.get(MOUNTED_ANNOTATION).cloned(),
+            restarted: annotations.get(RESTARTED_ANNOTATION).and_then(|text| serde_json::from_str(text).ok()),
             report: annotations.get(STATUS_ANNOTATION).map(|text| report::report(text)).unwrap_or_default(),
             trouble: if ready { None } else { containers.find_map(trouble::trouble).or(unscheduled) },
             node: spec.node_name,

@@ -19,6 +19,8 @@ pub struct AgentReport {
     pub replication_state: Option<String>,
     /// PostgreSQL has to be restarted for a setting.
     pub pending_restart: Option<bool>,
+    /// For which, as far as it says: what is in force, and what would be.
+    pub pending: BTreeMap<String, [String; 2]>,
     /// Tagged so that it is never elected.
     pub nofailover: bool,
     /// What Patroni does not have.
@@ -61,6 +63,7 @@ pub(super) fn report(text: &str) -> AgentReport {
             .collect()
     };
     let own = &value["matriarch"];
+    let pending = |reason: &Value| Some([text(&reason["old_value"])?, text(&reason["new_value"])?]);
     AgentReport {
         state: text(&value["state"]),
         role: text(&value["role"]),
@@ -68,6 +71,12 @@ pub(super) fn report(text: &str) -> AgentReport {
         timeline: value["timeline"].as_i64(),
         replication_state: text(&value["replication_state"]),
         pending_restart: value["pending_restart"].as_bool(),
+        pending: value["pending_restart_reason"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter_map(|(name, reason)| Some((name.clone(), pending(reason)?)))
+            .collect(),
         nofailover: value["tags"]["nofailover"].as_bool().unwrap_or_default(),
         matriarch: MatriarchReport {
             rule: own.get("rule").cloned(),

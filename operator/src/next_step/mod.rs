@@ -18,8 +18,12 @@
 //! | 12 | some pod is missing, stopping or not ready | wait for it | `rolling.rs` |
 //! | 13 | fewer instances wanted, and something else hinders | wait for it | `scale.rs` |
 //! | 14 | a pod runs an older agent | upgrade it in place: replicas first, the leader last | `rolling.rs` |
-//! | 15 | a replica was made with an older spec | replace it, in a maintenance window | `rolling.rs` |
-//! | 16 | the leader was made with an older spec | switch over, then it is a replica; alone, replace it | `rolling.rs` |
+//! | 15 | PostgreSQL of a member was restarted and is not back | wait for it | `restart.rs` |
+//! | 16 | a replica was made with an older spec | replace it, in a maintenance window | `rolling.rs` |
+//! | 17 | the leader was made with an older spec | switch over, then it is a replica; alone, replace it | `rolling.rs` |
+//! | 18 | a setting waits for a restart on a replica, and is not to be lower than its leader's | restart PostgreSQL there, in a maintenance window | `restart.rs` |
+//! | 19 | a setting waits for a restart on the leader | lowered, or alone: restart PostgreSQL in place; else switch over, then it is a replica | `restart.rs` |
+//! | 20 | a setting was lowered, and the leader runs with it | restart PostgreSQL of the replicas | `restart.rs` |
 //!
 //! In maintenance mode (pause) only agents are upgraded and a switchover by field is done; what would stop PostgreSQL
 //! waits. A fenced member counts as absent: it is left alone, and nothing else is stopped meanwhile.
@@ -28,6 +32,7 @@ mod drain;
 pub mod field;
 pub mod hibernate;
 pub mod lost;
+pub mod restart;
 mod rolling;
 mod scale;
 pub mod set;
@@ -38,6 +43,7 @@ pub mod window;
 use crate::member::Member;
 use crate::observe::Seen;
 
+pub use restart::Turn;
 pub use rolling::AGENT_SETTLES;
 pub use set::replicas;
 pub use switchover::SWITCHOVER_PATIENCE;
@@ -67,6 +73,17 @@ pub enum Step {
         pod: String,
         /// Its uid, as a precondition.
         uid: String,
+        /// Why, for people.
+        why: String,
+    },
+    /// The agent restarts PostgreSQL in the running pod, for a setting.
+    Restart {
+        /// The pod.
+        pod: String,
+        /// Its uid, as a precondition.
+        uid: String,
+        /// When in the order of the change.
+        turn: Turn,
         /// Why, for people.
         why: String,
     },
@@ -128,7 +145,9 @@ pub fn next_step(seen: &Seen) -> Step {
         .or_else(|| rolling::wait_for_members(seen))
         .or_else(|| scale::waits(seen))
         .or_else(|| rolling::agents(seen))
+        .or_else(|| restart::settles(seen))
         .or_else(|| rolling::replace(seen))
+        .or_else(|| restart::step(seen))
         .or_else(|| drain::waits(seen))
         .unwrap_or(Step::Stable)
 }

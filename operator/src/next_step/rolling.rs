@@ -2,7 +2,7 @@
 
 use super::set::{complete, expected};
 use super::window::{Window, window};
-use super::{Step, count, leads, serving_leader, set, switchover};
+use super::{Step, count, leads, restart, serving_leader, set, switchover};
 use crate::config;
 use crate::member::Member;
 use crate::observe::Seen;
@@ -22,7 +22,7 @@ pub(super) fn repair(seen: &Seen) -> Option<Step> {
         return None;
     }
     broken().filter(|m| !seen.fenced(&m.name) && may_go(seen, m)).find_map(|m| {
-        let why = outdated(seen, m)?;
+        let why = outdated(seen, m).or_else(|| waits_since_it_was_made(seen, m))?;
         Some(Step::ReplacePod { pod: m.name.clone(), uid: m.uid.clone(), why })
     })
 }
@@ -58,10 +58,28 @@ pub(super) fn agents(seen: &Seen) -> Option<Step> {
     in_order(seen).into_iter().find(|m| old_agent(seen, m)).map(|m| Step::UpgradeAgent { pod: m.name.clone() })
 }
 
-/// Rows 15 and 16.
+/// A broken pod whose PostgreSQL has to be restarted anyway is made anew.
+fn waits_since_it_was_made(seen: &Seen, m: &Member) -> Option<String> {
+    let change = config::parameters_changed(seen)?;
+    (restart::due(seen, m).is_some() && m.created.is_some_and(|at| at <= change))
+        .then(|| "a setting needs a restart of PostgreSQL".to_owned())
+}
+
+/// Rows 16 and 17.
 pub(super) fn replace(seen: &Seen) -> Option<Step> {
     let (m, why) = in_order(seen).into_iter().find_map(|m| outdated(seen, m).map(|why| (m, why)))?;
     let must = format!("{} has to be replaced ({why})", m.name);
+    if let Some(wait) = hindered(seen, &must) {
+        return Some(wait);
+    }
+    if leads(seen, m) && seen.members.len() > 1 {
+        return Some(switchover::ask(seen, "RollingUpdate", i32::MAX, &must));
+    }
+    Some(Step::ReplacePod { pod: m.name.clone(), uid: m.uid.clone(), why })
+}
+
+/// Why no PostgreSQL is stopped now that could be stopped later.
+pub(super) fn hindered(seen: &Seen, must: &str) -> Option<Step> {
     if seen.paused() {
         return Some(Step::wait("Paused", format!("{must}, which waits for the end of maintenance mode")));
     }
@@ -75,14 +93,11 @@ pub(super) fn replace(seen: &Seen) -> Option<Step> {
         let when = next.map_or_else(|| "that never opens".to_owned(), |next| format!("at {next}"));
         return Some(Step::wait("MaintenanceWindow", format!("{must}, which waits for the maintenance window {when}")));
     }
-    if leads(seen, m) && seen.members.len() > 1 {
-        return Some(switchover::ask(seen, "RollingUpdate", i32::MAX, &must));
-    }
-    Some(Step::ReplacePod { pod: m.name.clone(), uid: m.uid.clone(), why })
+    None
 }
 
 /// Replicas first, the highest ordinal first, the leader last.
-fn in_order(seen: &Seen) -> Vec<&Member> {
+pub(super) fn in_order(seen: &Seen) -> Vec<&Member> {
     let mut order: Vec<&Member> = seen.members.iter().filter(|m| !seen.fenced(&m.name) || leads(seen, m)).collect();
     order.sort_by_key(|m| (leads(seen, m), std::cmp::Reverse(m.ordinal)));
     order
@@ -100,12 +115,8 @@ fn settled(seen: &Seen, m: &Member) -> bool {
 
 /// Why the pod has to be made anew, if it has to.
 pub(super) fn outdated(seen: &Seen, m: &Member) -> Option<String> {
-    if m.made_with.as_deref().is_some_and(|h| h != restart_hash(&seen.cluster.spec)) {
-        return Some("its image, resources or placement differ from the spec".to_owned());
-    }
-    let changed = config::parameters_changed(seen)?;
-    (m.report.pending_restart == Some(true) && m.created.is_some_and(|c| c < changed))
-        .then(|| "a setting needs a restart of PostgreSQL".to_owned())
+    (m.made_with.as_deref().is_some_and(|h| h != restart_hash(&seen.cluster.spec)))
+        .then(|| "its image, resources or placement differ from the spec".to_owned())
 }
 
 /// Whether a rolling update is half way: some pods are of the present spec and some are not.

@@ -2,7 +2,7 @@
 
 use matriarch_crds::cluster::Durability;
 
-use super::{Step, leads, rolling};
+use super::{Step, leads, restart, rolling};
 use crate::config;
 use crate::member::Member;
 use crate::observe::Seen;
@@ -52,7 +52,7 @@ pub(super) fn candidates(seen: &Seen, below: i32) -> Vec<&Member> {
     let mut all: Vec<&Member> =
         seen.members.iter().filter(|m| m.ordinal < below && unfit(seen, m).is_none() && !leads(seen, m)).collect();
     all.sort_by_key(|m| {
-        let old = rolling::outdated(seen, m).is_some();
+        let old = rolling::outdated(seen, m).is_some() || restart::due(seen, m).is_some();
         (seen.drained(m), old, std::cmp::Reverse(m.report.xlog_location), m.ordinal)
     });
     all

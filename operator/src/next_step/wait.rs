@@ -10,7 +10,7 @@ use crate::observe::Seen;
 fn patience(reason: &str) -> Option<i64> {
     Some(match reason {
         "StatefulSetRecreate" | "AgentUpgrade" => 120,
-        "Switchover" | "RollingUpdate" | "NoPrimary" => 180,
+        "Switchover" | "RollingUpdate" | "Restart" | "NoPrimary" => 180,
         "Hibernating" | "HibernateWaiting" | "ScaleDown" | "ScaleDownWaiting" | "NodeDrain" => 300,
         "MembersNotReady" | "Creating" | "ReplaceVolume" => 600,
         // A new member is copied, which takes as long as there is data.
@@ -27,6 +27,7 @@ pub fn reason(step: &Step) -> Option<&'static str> {
         Step::RecreateSet { .. } => "StatefulSetRecreate",
         Step::UpgradeAgent { .. } => "AgentUpgrade",
         Step::ReplacePod { .. } => "RollingUpdate",
+        Step::Restart { .. } => "Restart",
         Step::ReplaceVolume { .. } => "ReplaceVolume",
         Step::Withdraw { .. } => "Switchover",
         Step::Switchover { reason, .. } | Step::Wait { reason, .. } => reason,
@@ -51,6 +52,7 @@ pub fn message(step: &Step) -> String {
         }
         Step::UpgradeAgent { pod } => format!("the agent of {pod} is being upgraded in place; PostgreSQL runs on"),
         Step::ReplacePod { pod, why, .. } => format!("{pod} is being replaced: {why}"),
+        Step::Restart { pod, why, .. } => format!("PostgreSQL of {pod} is being restarted in place {why}"),
         Step::ReplaceVolume { pod, why, .. } => format!("{pod} gets a new volume and is copied anew: {why}"),
         Step::Switchover { from, to, why, .. } => format!("{why}: switching over from {from} to {to}"),
         Step::Withdraw { why } => why.clone(),

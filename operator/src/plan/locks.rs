@@ -6,7 +6,7 @@ use matriarch_crds::names::{POSTGRES_PORT, POSTGRES_PORT_NAME, SLICE_MANAGER};
 use serde_json::{Value, json};
 
 use super::{Write, metadata, owner};
-use crate::config::{self, CHANGED_ANNOTATION, NAMED_ANNOTATION};
+use crate::config::{self, CHANGED_ANNOTATION, CHANGED_NAMES_ANNOTATION, NAMED_ANNOTATION};
 use crate::kinds::Kind;
 use crate::observe::Seen;
 
@@ -88,8 +88,13 @@ fn configuration(seen: &Seen) -> Option<Write> {
         "config": change.config.to_string(),
         (NAMED_ANNOTATION): json!(change.named).to_string(),
     });
-    if change.parameters {
+    if !change.parameters.is_empty() {
         annotations[CHANGED_ANNOTATION] = json!(seen.now.to_string());
+        // An operator that did not note the names may have changed any: then none are noted from here on either.
+        if let Some(before) = config::changed_names(seen) {
+            let all: Vec<&String> = before.union(&change.parameters).collect();
+            annotations[CHANGED_NAMES_ANNOTATION] = json!(json!(all).to_string());
+        }
     }
     let body = json!({"metadata": {"resourceVersion": change.resource_version, "annotations": annotations}});
     Some(Write::Patch { kind: seen.lock_kind(), name: seen.names().config(), body })

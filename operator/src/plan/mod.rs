@@ -9,6 +9,7 @@ pub mod mounted;
 pub mod network_policy;
 pub mod pdb;
 pub mod rbac;
+pub mod restarts;
 pub mod secrets;
 pub mod services;
 pub mod statefulset;
@@ -62,6 +63,8 @@ pub enum Write {
         /// The image.
         image: String,
     },
+    /// PostgreSQL is restarted in its pod.
+    Restart(restarts::Restart),
     /// Grows a claim. That the storage cannot is told, and hinders nothing else.
     Grow {
         /// Name of the claim.
@@ -158,6 +161,7 @@ fn of_step(seen: &Seen, step: &Step) -> Vec<Write> {
             vec![Write::AgentImage { pod: pod.clone(), image: seen.sidecar_image.clone() }]
         }
         Step::ReplacePod { pod, uid, .. } => vec![delete(Kind::Pod, pod, uid)],
+        Step::Restart { pod, uid, turn, .. } => restarts::write(seen, pod, uid, *turn).into_iter().collect(),
         Step::ReplaceVolume { pod, uid, claims, .. } => {
             let claims = claims.iter().map(|(name, uid)| delete(Kind::PersistentVolumeClaim, name, uid));
             let mut writes: Vec<Write> = claims.chain([delete(Kind::Pod, pod, uid)]).collect();

@@ -114,12 +114,16 @@ mod tests {
         let ingress = &policy["spec"]["ingress"];
         assert_eq!(ingress[0]["from"][0]["podSelector"], policy["spec"]["podSelector"]);
         assert_eq!(ingress[1], json!({"from": [peer], "ports": [{"port": 5432, "protocol": "TCP"}]}));
-        assert_eq!(ingress[2]["ports"], json!([{"port": 8008, "protocol": "TCP"}]));
+        // As its Deployment labels its pods.
+        let labels = json!({"app.kubernetes.io/name": "matriarch-operator"});
+        let operator = json!({"namespaceSelector": {}, "podSelector": {"matchLabels": labels}});
+        assert_eq!(ingress[2], json!({"from": [operator], "ports": [{"port": 8008, "protocol": "TCP"}]}));
+        assert_eq!(ingress[3]["ports"], json!([{"port": 8008, "protocol": "TCP"}]));
         seen.cluster.spec.network_policy.from.clear();
         seen.cluster.spec.monitoring.pod_monitor = false;
         let policy = network_policy::object(&seen).unwrap();
         assert_eq!(policy["spec"]["ingress"][1], json!({"ports": [{"port": 5432, "protocol": "TCP"}]}));
-        assert!(policy["spec"]["ingress"].as_array().is_some_and(|all| all.len() == 2), "{policy}");
+        assert!(policy["spec"]["ingress"].as_array().is_some_and(|all| all.len() == 3), "{policy}");
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! `spec.networkPolicy`: who may open connections to the members' pods.
 
-use matriarch_crds::names::{API_PORT, APPLICATION, APPLICATION_LABEL, POSTGRES_PORT, SCOPE_LABEL};
+use matriarch_crds::names::{API_PORT, APPLICATION, APPLICATION_LABEL, OPERATOR, POSTGRES_PORT, SCOPE_LABEL};
 use serde_json::{Value, json};
 
 use super::metadata;
 use crate::observe::Seen;
 
-/// PostgreSQL for those whom the spec names (all when it names none); the agents' API for members only, and for Prometheus where
-/// it is to read metrics there. What members themselves connect to is not narrowed.
+/// PostgreSQL for those whom the spec names (all when it names none); the agents' API for members and the operator, and for Prometheus
+/// where it is to read metrics there. What members themselves connect to is not narrowed.
 pub fn object(seen: &Seen) -> Option<Value> {
     let spec = &seen.cluster.spec;
     if !spec.network_policy.enabled {
@@ -19,7 +19,16 @@ pub fn object(seen: &Seen) -> Option<Value> {
     if !spec.network_policy.from.is_empty() {
         clients["from"] = json!(spec.network_policy.from);
     }
-    let mut ingress = vec![json!({"from": [{"podSelector": members}], "ports": [postgres, api]}), clients];
+    // In whatever namespace: who it is, its certificate says.
+    let operator = json!({
+        "namespaceSelector": {},
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": OPERATOR}},
+    });
+    let mut ingress = vec![
+        json!({"from": [{"podSelector": members}], "ports": [postgres, api]}),
+        clients,
+        json!({"from": [operator], "ports": [api]}),
+    ];
     if spec.monitoring.pod_monitor {
         // As the Prometheus operator labels its pods, in whatever namespace.
         let prometheus = json!({

@@ -1,6 +1,7 @@
 //! What is planned, case by case, and all objects of the smallest cluster as they are committed in `golden.yaml`.
 
 mod fields;
+mod restarts;
 
 use std::collections::BTreeMap;
 
@@ -272,16 +273,6 @@ fn steps() {
     assert!(
         matches!(step_of(|s| { other_image(s); s.members[1].ready = false }), Step::ReplacePod { pod, .. } if pod == "orders-1")
     );
-    // A setting that needs a restart, changed by the operator after the pod was made.
-    let restart = |created: i64| {
-        move |s: &mut Seen| {
-            annotate(s, "orders-config", config::CHANGED_ANNOTATION, "1970-01-01T00:01:00Z");
-            s.members[1].report.pending_restart = Some(true);
-            s.members[1].created = jiff::Timestamp::from_second(created).ok();
-        }
-    };
-    assert!(matches!(step_of(restart(30)), Step::ReplacePod { pod, .. } if pod == "orders-1"));
-    assert_eq!(step_of(restart(90)), Step::Stable, "a pod that was made since is not restarted for ever");
 }
 
 #[test]

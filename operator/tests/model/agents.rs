@@ -1,9 +1,6 @@
 //! The agents, as far as the operator meets them: they elect whoever has every acknowledged commit, confirm commits,
 //! act on `-failover`, stop what is fenced, and say which settings need a restart.
 
-use jiff::Timestamp;
-use matriarch_operator::config::CHANGED_ANNOTATION;
-
 use crate::world::World;
 
 /// One round of all of them.
@@ -15,7 +12,6 @@ pub fn round(w: &mut World) {
     switchover(w);
     elect(w);
     stream(w);
-    settings(w);
 }
 
 fn initialize(w: &mut World) {
@@ -26,6 +22,7 @@ fn initialize(w: &mut World) {
     w.disks.insert(format!("data-{first}"), 1);
     w.annotate("orders-config", "initialize", Some("7123456789012345678"));
     w.annotate("orders-leader", "leader", Some(&first));
+    lead(w, &first);
     w.acked = 1;
 }
 
@@ -66,6 +63,9 @@ fn switchover(w: &mut World) {
     let position = w.disk(&leader).unwrap();
     w.disks.insert(format!("data-{to}"), position);
     w.annotate("orders-leader", "leader", Some(&to));
+    lead(w, &to);
+    // The former leader comes back as a standby.
+    w.start(&leader);
     clear(w, None);
 }
 
@@ -86,6 +86,14 @@ fn elect(w: &mut World) {
     let best = w.pods.keys().filter(|n| fit(w, n)).max_by_key(|n| w.disk(n)).cloned();
     if let Some(best) = best {
         w.annotate("orders-leader", "leader", Some(&best));
+        lead(w, &best);
+    }
+}
+
+/// A primary writes what it runs with into the log.
+fn lead(w: &mut World, name: &str) {
+    if let Some(pod) = w.pods.get_mut(name) {
+        pod.control = pod.runs;
     }
 }
 
@@ -98,6 +106,7 @@ fn stream(w: &mut World) {
         return;
     };
     let position = w.disk(&leader).unwrap();
+    let runs = w.pods[&leader].runs;
     let names: Vec<String> = w.pods.keys().cloned().collect();
     let mut voters = Vec::new();
     for name in names {
@@ -105,6 +114,14 @@ fn stream(w: &mut World) {
         let pod = w.pods.get_mut(&name).unwrap();
         pod.ready = pod.up && pod.node.is_some() && !fenced;
         if pod.ready && name != leader {
+            if pod.control == 0 {
+                // A new pod: its agent looked at pg_control before it started.
+                pod.runs = pod.runs.max(runs);
+            }
+            // One that has less than its primary, after a failover, does not replay what the primary runs with.
+            if pod.runs >= runs {
+                pod.control = runs;
+            }
             w.disks.insert(format!("data-{name}"), position);
             voters.push(name);
         }
@@ -129,13 +146,5 @@ pub fn commit(w: &mut World) {
     w.acked = position;
     for name in [Some(leader), confirms].into_iter().flatten() {
         w.disks.insert(format!("data-{name}"), position);
-    }
-}
-
-/// A setting that changed after PostgreSQL was started waits for a restart.
-fn settings(w: &mut World) {
-    let changed = w.annotation("orders-config", CHANGED_ANNOTATION).and_then(|t| t.parse::<Timestamp>().ok());
-    for pod in w.pods.values_mut().filter(|p| p.up) {
-        pod.pending_restart = changed.is_some_and(|at| pod.created < at.as_second());
     }
 }

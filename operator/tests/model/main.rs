@@ -10,6 +10,7 @@ mod agents;
 mod operator;
 mod world;
 
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use matriarch_operator::kinds::Kind;
 use matriarch_operator::next_step::Step;
 use proptest::prelude::*;
@@ -152,6 +153,8 @@ fn check_settled(w: &World, step: &Step) {
     );
     let leader = w.serving().unwrap();
     assert!(w.disk(&leader).unwrap() >= w.acked, "an acknowledged commit is lost");
+    let runs = |name: &String| w.pods[name].runs;
+    assert!(w.pods.keys().all(|name| runs(name) == w.wanted()), "a setting is not in force: {:#?}", w.pods);
     let lost = w.lost.iter().filter(|c| w.pods.contains_key(c.trim_start_matches("data-"))).count();
     assert_eq!(lost, 0, "a lost volume was not replaced");
     if let Some(wish) = &spec.switchover {
@@ -241,6 +244,45 @@ fn a_bad_image_stops_the_rolling_update_at_its_first_member_and_can_be_corrected
     assert_eq!((stalled.status.as_str(), stalled.reason.as_str()), ("True", "UpgradeStuck"));
     assert!(stalled.message.contains("correct the spec, or put it back"), "{}", stalled.message);
     w.cluster.spec.image = "postgres:17".to_owned();
+    let step = settle(&mut w, false);
+    check_settled(&w, &step);
+}
+
+/// Sets `max_connections` and lets everything settle; who leads then, and the pods' uids.
+fn connections(w: &mut World, count: i32) -> (String, Vec<String>) {
+    w.cluster.spec.postgresql.parameters.insert("max_connections".to_owned(), IntOrString::Int(count));
+    let step = settle(w, false);
+    check_settled(w, &step);
+    (w.serving().unwrap(), w.pods.values().map(|p| p.uid.clone()).collect())
+}
+
+#[test]
+fn a_lowered_setting_restarts_the_leader_in_place_and_a_raised_one_moves_it() {
+    for instances in 1..=4 {
+        let mut w = running(instances);
+        let pods: Vec<String> = w.pods.values().map(|p| p.uid.clone()).collect();
+        let first = w.serving().unwrap();
+        assert_eq!(connections(&mut w, 60), (first.clone(), pods.clone()), "lowered");
+        let (second, same) = connections(&mut w, 90);
+        assert_eq!((second != first, same), (instances > 1, pods.clone()), "raised");
+        assert_eq!(connections(&mut w, 80), (second, pods), "lowered again");
+    }
+}
+
+#[test]
+fn where_agents_cannot_be_reached_a_raised_setting_takes_new_pods_and_a_lowered_one_waits() {
+    let mut w = running(3);
+    w.agents_hidden = true;
+    let leader = w.serving().unwrap();
+    let before: Vec<String> = w.pods.iter().filter(|(n, _)| **n != leader).map(|(_, p)| p.uid.clone()).collect();
+    let (second, after) = connections(&mut w, 130);
+    assert_ne!(second, leader);
+    assert!(before.iter().all(|uid| !after.contains(uid)), "{before:?} {after:?}");
+    w.cluster.spec.postgresql.parameters.insert("max_connections".to_owned(), IntOrString::Int(70));
+    let step = settle(&mut w, false);
+    assert!(matches!(&step, Step::Restart { pod, .. } if *pod == w.serving().unwrap()), "{step:?}");
+    assert!(w.pods.values().all(|p| p.runs == 130 && after.contains(&p.uid)), "{:#?}", w.pods);
+    w.agents_hidden = false;
     let step = settle(&mut w, false);
     check_settled(&w, &step);
 }

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use matriarch_operator::kinds::Kind;
+use matriarch_operator::plan::restarts::Restart;
 use matriarch_operator::plan::{Plan, Write, plan};
 use matriarch_operator::status::{Outcome, status};
 use matriarch_operator::tls;
@@ -48,6 +49,7 @@ fn one(w: &mut World, write: &Write) -> bool {
             }
         }
         Write::Patch { kind, name, body } => return merge_patch(w, *kind, name, body),
+        Write::Restart(order) => return restart(w, order),
         Write::Grow { claim, body } => return merge_patch(w, Kind::PersistentVolumeClaim, claim, body),
         Write::AgentImage { pod, image } => {
             let now = Timestamp::from_second(w.now).unwrap();
@@ -76,6 +78,31 @@ fn one(w: &mut World, write: &Write) -> bool {
         }
         Write::Issue(_) => issue(w),
     }
+    true
+}
+
+/// As the agent does it: only what waits for a restart and has the role, and never in maintenance mode.
+fn restart(w: &mut World, order: &Restart) -> bool {
+    let Some(pod) = w.pods.get(&order.pod).filter(|p| p.uid == order.uid).cloned() else { return true };
+    if w.agents_hidden {
+        if order.replaceable {
+            delete_pod(w, &order.pod, &order.uid);
+        }
+        return false;
+    }
+    let leads = w.serving().as_deref() == Some(order.pod.as_str());
+    if !pod.up || pod.runs == w.wanted() || leads != (order.role == "primary") {
+        return true;
+    }
+    let name = &order.pod;
+    assert!(w.cluster.spec.paused != Some(true), "PostgreSQL of {name} was restarted in maintenance mode");
+    assert!(w.cluster.spec.fenced.is_empty(), "PostgreSQL of {name} was restarted while a member is fenced");
+    assert!(w.annotation("orders-failover", "member").is_none(), "{name} was restarted during a switchover");
+    assert!(others_serve(w, &[name]), "{name} was restarted while another member is down: {:?}", w.pods);
+    assert!(!leads || pod.runs > w.wanted() || w.pods.len() == 1, "the leader {name} was restarted for more");
+    // Its lock stays.
+    w.start(name);
+    w.pods.get_mut(name).unwrap().restarted = Some(order.note.clone());
     true
 }
 

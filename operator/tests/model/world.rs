@@ -10,6 +10,7 @@ use matriarch_operator::kinds::Kind;
 use matriarch_operator::member::{AgentReport, Member, Trouble};
 use matriarch_operator::nodes::Node;
 use matriarch_operator::observe::Seen;
+use matriarch_operator::plan::restarts::Restarted;
 use matriarch_operator::plan::{RESTART_ANNOTATION, example};
 use serde_json::{Value, json};
 
@@ -38,7 +39,12 @@ pub struct Pod {
     pub up: bool,
     /// It streams or leads, so clients can use it.
     pub ready: bool,
-    pub pending_restart: bool,
+    /// `max_connections` with which PostgreSQL runs.
+    pub runs: u64,
+    /// The same of its primary, as `pg_control` names it.
+    pub control: u64,
+    /// For which change the operator had it restarted.
+    pub restarted: Option<Restarted>,
 }
 
 /// Everything.
@@ -55,6 +61,8 @@ pub struct World {
     pub sees_nodes: bool,
     /// The last commit that a client was told of.
     pub acked: u64,
+    /// Nobody can reach an agent.
+    pub agents_hidden: bool,
     /// What the objects of a claim lost on purpose are.
     pub lost: BTreeSet<String>,
     counter: u64,
@@ -79,6 +87,7 @@ impl World {
             sidecar_image: "sidecar:1".into(),
             sees_nodes: true,
             acked: 0,
+            agents_hidden: false,
             lost: BTreeSet::new(),
             counter: 0,
         }
@@ -147,6 +156,9 @@ impl World {
         let bad = pod.image == BAD_IMAGE && pod.node.is_some();
         let trouble = bad.then(|| Trouble { reason: "ImagePullFailed", message: "correct spec.image".into() });
         let state = if pod.up { "running" } else { "stopped" };
+        let wanted = self.wanted();
+        let waits = (pod.up && pod.runs != wanted)
+            .then(|| ("max_connections".to_owned(), [pod.runs.to_string(), wanted.to_string()]));
         Member {
             name: name.to_owned(),
             ordinal: pod.ordinal,
@@ -155,6 +167,7 @@ impl World {
             deleting: pod.deleting.is_some(),
             gone_by: pod.deleting.and_then(|d| Timestamp::from_second(d).ok()),
             node: pod.node.clone(),
+            ip: None,
             claims: vec![format!("data-{name}")],
             postgres_down: pod.node.is_none() || bad,
             ready: pod.ready,
@@ -163,10 +176,13 @@ impl World {
             agent_upgraded: pod.agent_upgraded,
             made_with: Some(pod.made_with.clone()),
             mounted: pod.mounted.clone(),
+            restarted: pod.restarted.clone(),
             report: AgentReport {
                 state: (pod.node.is_some() && !bad).then(|| state.to_owned()),
                 xlog_location: self.disk(name).and_then(|lsn| i64::try_from(lsn).ok()),
-                pending_restart: Some(pod.pending_restart),
+                pending_restart: Some(waits.is_some()),
+                pending: waits.into_iter().collect(),
+                replication_state: pod.ready.then(|| "streaming".to_owned()),
                 ..AgentReport::default()
             },
             trouble,
@@ -255,8 +271,32 @@ impl World {
         }
         pod.agent_runs.clone_from(&pod.agent_image);
         if !pod.up && pod.image != BAD_IMAGE && !fenced {
-            pod.up = true;
+            self.start(name);
         }
+    }
+
+    /// `max_connections` as the dynamic configuration has it.
+    pub fn wanted(&self) -> u64 {
+        let config = self.annotation("orders-config", "config").unwrap_or_default();
+        let config: Value = serde_json::from_str(&config).unwrap_or_default();
+        config["postgresql"]["parameters"]["max_connections"].as_u64().unwrap_or(100)
+    }
+
+    /// PostgreSQL starts: a standby with no less than its primary had, a primary with no more than its standbys have.
+    pub fn start(&mut self, name: &str) {
+        let wanted = self.wanted();
+        let leads = self.leader().as_deref() == Some(name);
+        let least = self.pods.iter().filter(|(n, p)| *n != name && p.up).map(|(_, p)| p.runs).min();
+        let Some(pod) = self.pods.get_mut(name) else { return };
+        pod.runs = match least {
+            Some(least) if leads && wanted > least => wanted.min(least.max(pod.control)),
+            _ if leads => wanted,
+            _ => wanted.max(pod.control),
+        };
+        if leads {
+            pod.control = pod.runs;
+        }
+        pod.up = true;
     }
 
     /// PostgreSQL stops cleanly; a leader releases the lock.

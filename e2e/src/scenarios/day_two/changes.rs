@@ -62,7 +62,11 @@ pub async fn image(case: &Case) -> Result<()> {
     let (gap, of_switchover) = (update.length.as_secs_f64(), plain.as_secs_f64());
     case.note(format!("longest gap {gap:.2} s, of a plain switchover {of_switchover:.2} s"));
     let limit = 2 * plain + ALLOWANCE;
-    ensure!(update.length <= limit, "the gap {update} is above {:.2} s, as a switchover's lets expect", limit.as_secs_f64());
+    ensure!(
+        update.length <= limit,
+        "the gap {update} is above {:.2} s, as a switchover's lets expect",
+        limit.as_secs_f64()
+    );
     Ok(())
 }
 
@@ -124,10 +128,11 @@ async fn network_policy(case: &Case) -> Result<()> {
     Ok(())
 }
 
-/// What needs a restart waits for the maintenance window, then is done: at no moment has a standby less than its primary.
+/// What needs a restart waits for the maintenance window, then is done, raised and lowered: at no moment has a standby less
+/// than its primary, and no pod is made anew.
 pub async fn restarted(case: &Case) -> Result<()> {
     let watch = Watch::start(case, "max_connections").await?;
-    let before = postmasters(case).await?;
+    let (before, pods) = (postmasters(case).await?, case.herd.members().await?);
     let opens = next_minute(Timestamp::now());
     let window = json!([{"start": opens.strftime("%H:%M").to_string(), "duration": "10m"}]);
     let change = json!({"postgresql": {"parameters": {"max_connections": "130"}}, "maintenanceWindows": window});
@@ -139,12 +144,27 @@ pub async fn restarted(case: &Case) -> Result<()> {
         ensure!(process.is_alive(), "PostgreSQL of {name} was restarted before the maintenance window");
     }
     sleep(left_until(opens)).await;
-    let begin = Instant::now();
-    setting(case, "max_connections", "130").await?;
-    case.herd.condition("ConfigurationApplied", "True", "Applied", LONG_ENOUGH).await?;
-    case.note(format!("max_connections everywhere {:.1} s after the window had opened", begin.elapsed().as_secs_f32()));
+    in_force(case, "130", "raised").await?;
+    case.herd.patch(&json!({"postgresql": {"parameters": {"max_connections": "100"}}})).await?;
+    in_force(case, "100", "lowered").await?;
     watch.finish().await?;
+    let now = case.herd.members().await?;
+    let anew: Vec<&str> =
+        now.iter().filter(|one| pods.iter().all(|old| old.uid != one.uid)).map(|one| one.name.as_str()).collect();
+    ensure!(anew.is_empty(), "the pods of {anew:?} were made anew");
     case.herd.patch(&json!({"maintenanceWindows": null})).await
+}
+
+/// Waits until `max_connections` is in force; raised, another leads then, and lowered, the same.
+async fn in_force(case: &Case, value: &str, how: &str) -> Result<()> {
+    let (begin, leader) = (Instant::now(), case.herd.lock().await?.leader);
+    setting(case, "max_connections", value).await?;
+    case.herd.condition("ConfigurationApplied", "True", "Applied", LONG_ENOUGH).await?;
+    case.note(format!("max_connections {how} everywhere after {:.1} s", begin.elapsed().as_secs_f32()));
+    case.herd.steady(LONG_ENOUGH).await?;
+    let now = case.herd.lock().await?.leader;
+    ensure!((now != leader) == (how == "raised"), "{how}: {leader} led, and {now} leads");
+    Ok(())
 }
 
 /// The first full minute that is ten seconds away.
@@ -163,7 +183,11 @@ async fn waits_for(case: &Case, opens: Timestamp) -> Result<()> {
         .wait("the status says that it waits for the window", left_until(opens), async || {
             let step = case.herd.status().await?.step;
             let told = step.as_ref().filter(|step| step.reason == "MaintenanceWindow");
-            Ok(if told.is_some_and(|step| step.message.contains(&opens.to_string())) { None } else { Some(format!("{step:?}")) })
+            Ok(if told.is_some_and(|step| step.message.contains(&opens.to_string())) {
+                None
+            } else {
+                Some(format!("{step:?}"))
+            })
         })
         .await
 }
