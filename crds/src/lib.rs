@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod generated;
 pub mod names;
+pub mod pods;
 pub mod reference;
 
 pub use cluster::{

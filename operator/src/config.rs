@@ -65,46 +65,82 @@ fn parameters(spec: &PostgresClusterSpec) -> Map<String, Value> {
         .collect()
 }
 
-/// The configuration of a cluster that is created (`bootstrap.dcs`).
+/// The configuration of a cluster that is created (`bootstrap.dcs`): the defaults, and what the spec says.
 pub fn initial(spec: &PostgresClusterSpec, durability: Durability) -> Value {
+    let defaults = [
+        ("ttl", json!(DEFAULT_TTL)),
+        ("loop_wait", json!(DEFAULT_LOOP_WAIT)),
+        ("retry_timeout", json!(DEFAULT_RETRY_TIMEOUT)),
+        ("maximum_lag_on_failover", json!(DEFAULT_MAXIMUM_LAG)),
+        ("failsafe_mode", json!(true)),
+        ("synchronous_node_count", json!(1)),
+        ("postgresql", json!({"use_pg_rewind": true, "use_slots": true})),
+    ];
+    let mut config = defaults.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    put(&mut config, spec, durability, &BTreeSet::new());
+    Value::Object(config)
+}
+
+/// Puts into a configuration what the spec says, and takes out what it no longer says of what it named before. All else
+/// stays.
+fn put(config: &mut Map<String, Value>, spec: &PostgresClusterSpec, durability: Durability, before: &BTreeSet<String>) {
     let ha = &spec.ha;
-    let mut postgresql = json!({"use_pg_rewind": true, "use_slots": true, "parameters": parameters(spec)});
-    if !spec.postgresql.pg_hba.is_empty() {
-        postgresql["pg_hba"] = json!(spec.postgresql.pg_hba);
+    let said = [
+        ("ttl", ha.ttl.map(Value::from)),
+        ("loop_wait", ha.loop_wait.map(Value::from)),
+        ("retry_timeout", ha.retry_timeout.map(Value::from)),
+        ("maximum_lag_on_failover", ha.maximum_lag_on_failover.map(Value::from)),
+        ("failsafe_mode", ha.failsafe_mode.map(Value::from)),
+        ("synchronous_mode", Some(synchronous_mode(durability))),
+        ("pause", spec.paused.filter(|paused| *paused).map(Value::from)),
+    ];
+    config.extend(said.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
+    if spec.paused == Some(false) {
+        config.remove("pause");
     }
-    if !spec.postgresql.pg_ident.is_empty() {
-        postgresql["pg_ident"] = json!(spec.postgresql.pg_ident);
+    match standby_cluster(spec) {
+        // Keys that the spec does not have (recovery_min_apply_delay …) stay.
+        Some(wanted) => {
+            let section = section(config, STANDBY);
+            if !wanted.contains_key("primary_slot_name") && before.contains(STANDBY) {
+                section.remove("primary_slot_name");
+            }
+            section.extend(wanted);
+        }
+        None if before.contains(STANDBY) => drop(config.remove(STANDBY)),
+        None => {}
     }
-    let mut config = json!({
-        "ttl": ha.ttl.unwrap_or(DEFAULT_TTL),
-        "loop_wait": ha.loop_wait.unwrap_or(DEFAULT_LOOP_WAIT),
-        "retry_timeout": ha.retry_timeout.unwrap_or(DEFAULT_RETRY_TIMEOUT),
-        "maximum_lag_on_failover": ha.maximum_lag_on_failover.unwrap_or(DEFAULT_MAXIMUM_LAG),
-        "failsafe_mode": ha.failsafe_mode.unwrap_or(true),
-        "synchronous_mode": synchronous_mode(durability),
-        "synchronous_node_count": 1,
-        "postgresql": postgresql,
-    });
-    if spec.paused == Some(true) {
-        config["pause"] = json!(true);
+    fence(config, &spec.fenced);
+    let postgresql = section(config, "postgresql");
+    for gone in before.difference(&named(spec)).filter(|gone| *gone != STANDBY) {
+        match gone.strip_prefix("parameters.") {
+            Some(parameter) => drop(section(postgresql, "parameters").remove(parameter)),
+            None => drop(postgresql.remove(gone)),
+        }
     }
-    if let Some(standby) = standby_cluster(spec) {
-        config[STANDBY] = standby;
+    section(postgresql, "parameters").extend(parameters(spec));
+    for (key, lines) in [(PG_HBA, &spec.postgresql.pg_hba), (PG_IDENT, &spec.postgresql.pg_ident)] {
+        if !lines.is_empty() {
+            postgresql.insert(key.to_owned(), json!(lines));
+        }
     }
-    if !spec.fenced.is_empty() {
-        config[OWN] = json!({"fenced": spec.fenced});
+}
+
+/// A section, made where a configuration that somebody else wrote lacks it or has something else in its place.
+fn section<'a>(config: &'a mut Map<String, Value>, name: &str) -> &'a mut Map<String, Value> {
+    let section = config.entry(name).or_insert(Value::Null);
+    if !section.is_object() {
+        *section = json!({});
     }
-    config
+    section.as_object_mut().unwrap_or_else(|| unreachable!("it is an object by now"))
 }
 
 /// `spec.standbyOf` in Patroni's words.
-fn standby_cluster(spec: &PostgresClusterSpec) -> Option<Value> {
+fn standby_cluster(spec: &PostgresClusterSpec) -> Option<Map<String, Value>> {
     let of = spec.standby_of.as_ref()?;
-    let mut section = json!({"host": of.host, "port": of.port});
-    if let Some(slot) = &of.primary_slot_name {
-        section["primary_slot_name"] = json!(slot);
-    }
-    Some(section)
+    let slot = of.primary_slot_name.as_ref().map(|slot| ("primary_slot_name", json!(slot)));
+    let all = [("host", json!(of.host)), ("port", json!(of.port))].into_iter().chain(slot);
+    Some(all.map(|(key, value)| (key.to_owned(), value)).collect())
 }
 
 /// The stored configuration and the resourceVersion of its object, if there is a valid one.
@@ -152,68 +188,14 @@ pub fn change(seen: &Seen) -> Option<Change> {
         .lock_annotation(&seen.names().config(), NAMED_ANNOTATION)
         .and_then(|text| serde_json::from_str(text).ok())
         .unwrap_or_default();
-    let mut config = old.clone();
-    let ha = &spec.ha;
-    let fields = [
-        ("ttl", ha.ttl.map(Value::from)),
-        ("loop_wait", ha.loop_wait.map(Value::from)),
-        ("retry_timeout", ha.retry_timeout.map(Value::from)),
-        ("maximum_lag_on_failover", ha.maximum_lag_on_failover.map(Value::from)),
-        ("failsafe_mode", ha.failsafe_mode.map(Value::from)),
-        ("synchronous_mode", Some(synchronous_mode(durability(seen)))),
-    ];
-    for (key, value) in fields {
-        if let Some(value) = value {
-            config[key] = value;
-        }
-    }
-    match spec.paused {
-        Some(true) => config["pause"] = json!(true),
-        Some(false) => {
-            config.as_object_mut()?.remove("pause");
-        }
-        None => {}
-    }
-    match standby_cluster(spec) {
-        // Keys that the spec does not have (recovery_min_apply_delay …) stay.
-        Some(Value::Object(wanted)) => {
-            if !config[STANDBY].is_object() {
-                config[STANDBY] = json!({});
-            }
-            let section = config[STANDBY].as_object_mut()?;
-            if !wanted.contains_key("primary_slot_name") && named_before.contains(STANDBY) {
-                section.remove("primary_slot_name");
-            }
-            section.extend(wanted);
-        }
-        _ if named_before.contains(STANDBY) => drop(config.as_object_mut()?.remove(STANDBY)),
-        _ => {}
-    }
-    fence(&mut config, &spec.fenced);
-    // A configuration that somebody else wrote may lack the sections, or have something else in their place.
-    if !config["postgresql"].is_object() {
-        config["postgresql"] = json!({});
-    }
-    let postgresql = config["postgresql"].as_object_mut()?;
-    let mut wanted = postgresql.get("parameters").and_then(Value::as_object).cloned().unwrap_or_default();
-    for gone in named_before.difference(&named_now) {
-        match gone.strip_prefix("parameters.") {
-            Some(parameter) => drop(wanted.remove(parameter)),
-            None if gone != STANDBY => drop(postgresql.remove(gone)),
-            None => {}
-        }
-    }
-    wanted.extend(parameters(spec));
-    let before = postgresql.get("parameters").and_then(Value::as_object).cloned().unwrap_or_default();
-    let changed = before.keys().chain(wanted.keys()).filter(|name| before.get(*name) != wanted.get(*name));
-    let parameters = changed.map(|name| name.to_ascii_lowercase()).collect();
-    postgresql.insert("parameters".to_owned(), Value::Object(wanted));
-    if !spec.postgresql.pg_hba.is_empty() {
-        postgresql.insert(PG_HBA.to_owned(), json!(spec.postgresql.pg_hba));
-    }
-    if !spec.postgresql.pg_ident.is_empty() {
-        postgresql.insert(PG_IDENT.to_owned(), json!(spec.postgresql.pg_ident));
-    }
+    let mut new = old.as_object()?.clone();
+    put(&mut new, spec, durability(seen), &named_before);
+    let config = Value::Object(new);
+    let [before, now] = [&old, &config].map(|config| config["postgresql"]["parameters"].as_object());
+    let value = |of: Option<&Map<String, Value>>, name: &String| of.and_then(|of| of.get(name)).cloned();
+    let names = before.into_iter().chain(now).flat_map(Map::keys);
+    let parameters =
+        names.filter(|name| value(before, name) != value(now, name)).map(|name| name.to_ascii_lowercase()).collect();
     (config != old || named_now != named_before).then_some(Change {
         config,
         named: named_now,
@@ -223,16 +205,13 @@ pub fn change(seen: &Seen) -> Option<Change> {
 }
 
 /// `spec.fenced` is the whole truth: who is not in it is not fenced.
-fn fence(config: &mut Value, fenced: &[String]) {
+fn fence(config: &mut Map<String, Value>, fenced: &[String]) {
     if !fenced.is_empty() {
-        if !config[OWN].is_object() {
-            config[OWN] = json!({});
-        }
-        config[OWN]["fenced"] = json!(fenced);
+        section(config, OWN).insert("fenced".to_owned(), json!(fenced));
     } else if let Some(own) = config.get_mut(OWN).and_then(Value::as_object_mut) {
         own.remove("fenced");
         if own.is_empty() {
-            config.as_object_mut().map(|c| c.remove(OWN));
+            config.remove(OWN);
         }
     }
 }

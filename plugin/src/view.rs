@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use matriarch_crds::cluster::Condition;
-use matriarch_crds::names::{AGENT_CONTAINER, STATUS_ANNOTATION};
+use matriarch_crds::names::STATUS_ANNOTATION;
+use matriarch_crds::pods::agent_image;
 use matriarch_crds::{PostgresCluster, StoreMode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -265,13 +266,7 @@ impl Cluster {
             paused: report["pause"].as_bool() == Some(true),
             version: own["server_version"].as_i64().map(version).unwrap_or_default(),
             node: pod.spec.as_ref().and_then(|s| s.node_name.clone()).unwrap_or_default(),
-            agent: pod
-                .spec
-                .iter()
-                .flat_map(|s| s.init_containers.iter().flatten())
-                .find(|c| c.name == AGENT_CONTAINER)
-                .and_then(|c| c.image.clone())
-                .unwrap_or_default(),
+            agent: agent_image(pod).unwrap_or_default().to_owned(),
             restarts: containers.map(|c| c.restart_count).sum(),
             name,
         }

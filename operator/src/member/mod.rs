@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use matriarch_crds::names::{AGENT_CONTAINER, POSTGRES_CONTAINER, STATUS_ANNOTATION};
+use matriarch_crds::pods::agent_image;
 
 pub use report::{AgentReport, Declared, MatriarchReport};
 pub use trouble::Trouble;
@@ -65,6 +66,7 @@ pub struct Member {
 impl Member {
     /// From the pod.
     pub fn of(pod: Pod) -> Self {
+        let agent_image = agent_image(&pod).unwrap_or_default().to_owned();
         let name = pod.metadata.name.unwrap_or_default();
         let spec = pod.spec.unwrap_or_default();
         let annotations = pod.metadata.annotations.unwrap_or_default();
@@ -99,13 +101,7 @@ impl Member {
                 .filter_map(|v| v.persistent_volume_claim.as_ref().map(|c| c.claim_name.clone()))
                 .collect(),
             ready,
-            agent_image: spec
-                .init_containers
-                .iter()
-                .flatten()
-                .find(|c| c.name == AGENT_CONTAINER)
-                .and_then(|c| c.image.clone())
-                .unwrap_or_default(),
+            agent_image,
             agent_settled: false,
             agent_upgraded: annotations.get(UPGRADED_ANNOTATION).and_then(|t| t.parse().ok()),
             made_with: annotations.get(RESTART_ANNOTATION).cloned(),

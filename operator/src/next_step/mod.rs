@@ -162,6 +162,7 @@ fn serving_leader(seen: &Seen) -> Option<&Member> {
     seen.members.iter().find(|m| leads(seen, m) && m.ready && !m.deleting)
 }
 
-fn count(n: usize) -> i32 {
+/// A number of members, as Kubernetes counts replicas.
+pub(crate) fn count(n: usize) -> i32 {
     i32::try_from(n).unwrap_or(i32::MAX)
 }

@@ -13,9 +13,18 @@ pub fn contains(live: &Value, wanted: &Value) -> bool {
         (Value::Array(live), Value::Array(wanted)) => {
             live.len() == wanted.len() && live.iter().zip(wanted).all(|(l, w)| contains(l, w))
         }
-        (Value::Null, Value::Array(wanted)) => wanted.is_empty(),
-        (Value::Null, Value::Object(wanted)) => wanted.values().all(|w| contains(&Value::Null, w)),
+        (Value::Null, wanted) => is_empty(wanted),
         (live, wanted) => live == wanted || quantity(live).is_some_and(|q| Some(q) == quantity(wanted)),
+    }
+}
+
+/// Whether a value says nothing: null, an empty list, an object of which no field says anything.
+pub fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(list) => list.is_empty(),
+        Value::Object(fields) => fields.values().all(is_empty),
+        _ => false,
     }
 }
 
@@ -70,6 +79,16 @@ mod tests {
         let wanted = json!({"cpu": "1000m", "size": "1Gi", "empty": {}, "none": null, "list": [{"a": 1}]});
         let live = json!({"cpu": "1", "size": "1024Mi", "list": [{"a": 1, "default": true}], "more": 1});
         assert!(contains(&live, &wanted));
+    }
+
+    #[test]
+    fn what_says_nothing_is_empty() {
+        for empty in [json!(null), json!([]), json!({}), json!({"a": {"b": []}, "c": null})] {
+            assert!(is_empty(&empty) && contains(&json!(null), &empty), "{empty}");
+        }
+        for said in [json!(0), json!(""), json!(false), json!([null]), json!({"a": {"b": ""}})] {
+            assert!(!is_empty(&said) && !contains(&json!(null), &said), "{said}");
+        }
     }
 
     #[test]

@@ -216,17 +216,16 @@ pub fn restart_hash(spec: &PostgresClusterSpec) -> String {
         "nodeSelector": spec.node_selector,
         "secrets": spec.secrets,
     });
+    let server_tls = [&spec.tls.secret, &spec.tls.ca_secret];
     let more = json!({
         "topologySpreadConstraints": spec.topology_spread_constraints,
         "priorityClassName": spec.priority_class_name,
         "schedulerName": spec.scheduler_name,
         "pod": spec.pod,
-        "serverTls": [&spec.tls.secret, &spec.tls.ca_secret],
+        "serverTls": server_tls.iter().any(|name| name.is_some()).then_some(server_tls),
     });
-    for (key, value) in more.as_object().into_iter().flatten() {
-        if !diff::contains(&Value::Null, value) && *value != json!([null, null]) {
-            all[key] = value.clone();
-        }
+    for (key, value) in more.as_object().into_iter().flatten().filter(|(_, value)| !diff::is_empty(value)) {
+        all[key] = value.clone();
     }
     diff::hash(&all)
 }

@@ -4,9 +4,9 @@
 use matriarch_crds::Condition;
 use matriarch_crds::cluster::DeclaredStatus;
 
-use super::{Outcome, count};
+use super::Outcome;
 use crate::member::Member;
-use crate::next_step::{Step, lost, wait};
+use crate::next_step::{Step, count, lost, wait};
 use crate::observe::Seen;
 use crate::plan::{claims, declared as declaration};
 

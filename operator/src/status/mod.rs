@@ -7,7 +7,7 @@ use matriarch_crds::{MemberStatus, PostgresClusterStatus};
 
 use crate::config;
 use crate::member::Member;
-use crate::next_step::{Step, field, wait};
+use crate::next_step::{Step, count, field, wait};
 use crate::observe::Seen;
 
 /// What came of the writes.
@@ -63,10 +63,6 @@ pub fn status(seen: &Seen, step: &Step, outcome: &Outcome) -> PostgresClusterSta
         c.last_transition_time = before.map_or_else(|| wait::second(seen.now), |o| o.last_transition_time.clone());
     }
     status
-}
-
-fn count(n: usize) -> i32 {
-    i32::try_from(n).unwrap_or(i32::MAX)
 }
 
 fn member(m: &Member, leader: Option<&Member>, position: Option<i64>) -> MemberStatus {
