@@ -139,19 +139,27 @@ impl Lease {
         self.inherited = Some(permitted);
     }
 
+    /// The supervisor obeys a permit of ours: that of the agent before us counts no more.
+    pub fn disinherit(&mut self) {
+        self.inherited = None;
+    }
+
     /// The holder, or one after it, has given a sign of life since we first saw the record.
     pub fn renewed(&self) -> bool {
         self.renewed
     }
 
     /// Which ttl to write where `ttl_ms` is configured: a write may be all that others see, so it never ends before the deadline
-    /// that an earlier one has given us, or an agent before us. A shortened ttl comes into force as that deadline comes nearer.
-    pub fn ttl_to_write(&self, now: Boot, ttl_ms: u64) -> u64 {
+    /// that an earlier one has given us, or an agent before us. A shortened ttl comes into force as that deadline comes nearer. What
+    /// an agent before us has given may be a lifted fence: `fence_ms`, which is written beside the ttl, covers it as well.
+    pub fn ttl_to_write(&self, now: Boot, ttl_ms: u64, fence_ms: Option<u64>) -> u64 {
         if mutants::on(Mutant::ShorterTtlUnbound) {
             return ttl_ms;
         }
-        let given = self.deadline().max(self.inherited);
-        let covers = |ttl: u64| given.is_none_or(|given| deadline(now, ttl) >= given);
+        let covers = |ttl: u64| {
+            self.deadline().is_none_or(|given| deadline(now, ttl) >= given)
+                && self.inherited.is_none_or(|given| deadline(now, ttl.max(fence_ms.unwrap_or_default())) >= given)
+        };
         // A ttl is written in whole seconds.
         (ttl_ms..).step_by(1000).find(|ttl| covers(*ttl)).unwrap_or(ttl_ms)
     }
@@ -353,11 +361,11 @@ mod tests {
         let given = lease.deadline().unwrap();
         // Others count the ttl that is written last, from when they see it.
         for (seconds, written) in [(102, 28_000), (120, TTL), (130, TTL)] {
-            let ttl = lease.ttl_to_write(at(seconds), TTL);
+            let ttl = lease.ttl_to_write(at(seconds), TTL, None);
             assert_eq!(ttl, written, "at {seconds} s");
             assert!(deadline(at(seconds), ttl) >= given);
         }
-        assert_eq!(lease.ttl_to_write(at(102), 60_000), 60_000);
+        assert_eq!(lease.ttl_to_write(at(102), 60_000, None), 60_000);
     }
 
     #[test]
@@ -365,10 +373,16 @@ mod tests {
         let mut lease = Lease::default();
         // The former agent renewed with a ttl of 30 s: the supervisor lets the primary be until then, whatever we send it.
         lease.inherit(at(128));
-        assert_eq!(lease.ttl_to_write(at(102), TTL), 28_000);
-        assert_eq!(lease.ttl_to_write(at(120), TTL), TTL);
+        assert_eq!(lease.ttl_to_write(at(102), TTL, None), 28_000);
+        assert_eq!(lease.ttl_to_write(at(120), TTL, None), TTL);
+        // A lifted fence that is told covers it, and a permit of ours replaces it.
+        assert_eq!(lease.ttl_to_write(at(102), TTL, Some(PAUSE_FENCE_MS)), TTL);
+        assert_eq!(lease.ttl_to_write(at(102), TTL, Some(20_000)), 28_000);
+        lease.disinherit();
+        assert_eq!(lease.ttl_to_write(at(102), TTL, None), TTL);
+        lease.inherit(at(128));
         lease.end();
-        assert_eq!(lease.ttl_to_write(at(102), TTL), TTL);
+        assert_eq!(lease.ttl_to_write(at(102), TTL, None), TTL);
     }
 
     #[test]

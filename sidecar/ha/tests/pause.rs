@@ -55,6 +55,32 @@ fn a_paused_primary_that_loses_the_store_goes_on_and_nobody_else_leads() {
 }
 
 #[test]
+fn an_agent_that_starts_in_a_pause_does_not_write_the_lifted_fence_into_the_ttl() {
+    for while_paused in [true, false] {
+        let (mut world, leader, _) = paused();
+        world.node(&leader).agent_up = false;
+        world.run(1_000);
+        if while_paused {
+            world.node(&leader).agent_up = true;
+            world.restart_agent(&leader);
+            world.run(5_000);
+        }
+        pause(&mut world, false);
+        if !while_paused {
+            world.run(1_000);
+            world.node(&leader).agent_up = true;
+            world.restart_agent(&leader);
+        }
+        world.run(5_000);
+        assert_eq!(world.annotation("x-leader", "ttl").as_deref(), Some("10"), "{while_paused}");
+        assert_eq!(world.annotation("x-leader", "matriarch.dev/fence"), None, "{while_paused}");
+        assert_eq!(world.writable(), [leader.clone()], "{while_paused}");
+        world.node(&leader).agent_up = false;
+        world.run_until("an ordinary failover", 14_000, |w| w.writable().first().is_some_and(|p| *p != leader));
+    }
+}
+
+#[test]
 fn a_paused_leader_that_is_seen_demoted_is_replaced_after_the_resume() {
     let (mut world, leader, _) = paused();
     world.cut(&leader);

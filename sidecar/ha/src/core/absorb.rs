@@ -64,6 +64,7 @@ impl Core {
                 if self.arming.is_some_and(|awaited| seq >= awaited) {
                     self.arming = None;
                     self.armed = true;
+                    self.lease.disinherit();
                 }
                 if self.lifting.is_some_and(|awaited| seq >= awaited) {
                     self.lifting = None;

@@ -126,7 +126,8 @@ impl Core {
         if self.lock_write_in_flight() || boot < self.lock_retry_at {
             return;
         }
-        let ttl_ms = self.lease.ttl_to_write(boot, self.config.ttl_ms);
+        let fence_ms = self.fence_to_tell(renewal).then_some(PAUSE_FENCE_MS);
+        let ttl_ms = self.lease.ttl_to_write(boot, self.config.ttl_ms, fence_ms);
         let written = now.wall.to_string();
         let record = self.lease.record().cloned();
         let known = record.clone().unwrap_or_default();
@@ -146,7 +147,6 @@ impl Core {
             ("transitions".to_owned(), Some(transitions.to_string())),
             (SHUTDOWN.to_owned(), None),
         ]);
-        let fence_ms = self.fence_to_tell(renewal).then_some(PAUSE_FENCE_MS);
         if fence_ms.is_some() || known.fence_ms.is_some() {
             annotations.insert(FENCE.to_owned(), fence_ms.map(|ms| (ms / 1000).to_string()));
         }

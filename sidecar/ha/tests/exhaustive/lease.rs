@@ -345,7 +345,7 @@ impl Bounds {
             return None;
         }
         let slot = n.attempts.iter_mut().take(self.attempts).find(|a| a.is_none())?;
-        let ttl = if self.lasting { lease.ttl_to_write(boot(NOW), ms(configured)) } else { ms(configured) };
+        let ttl = if self.lasting { lease.ttl_to_write(boot(NOW), ms(configured), None) } else { ms(configured) };
         let ttl = (!release).then(|| u8::try_from(ttl / ms(1)).unwrap());
         *slot = Some(Attempt { age: 0, ttl, valid: n.current, applied: false });
         if release {
