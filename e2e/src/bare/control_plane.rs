@@ -138,7 +138,7 @@ fn api_command(folder: &Path, cache: &Cache) -> Vec<String> {
         format!("--advertise-address={API}"),
         format!("--bind-address={API}"),
         "--secure-port=6443".to_owned(),
-        "--service-cluster-ip-range=10.78.0.0/24".to_owned(),
+        "--service-cluster-ip-range=10.78.0.0/16".to_owned(),
         format!("--tls-cert-file={}", file("server.crt")),
         format!("--tls-private-key-file={}", file("server.key")),
         format!("--token-auth-file={}", file("tokens.csv")),
