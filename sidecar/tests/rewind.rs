@@ -159,3 +159,29 @@ async fn the_archive_is_filled_before_and_used_for_a_rewind() {
     follow(&one, &two).await;
     assert_eq!(one.sql("SELECT to_regclass('t')::text").await, [[None]]);
 }
+
+/// What the leader of a standby cluster asks while it runs, when nothing comes from the server that it follows.
+#[tokio::test(flavor = "current_thread")]
+async fn a_running_standby_is_told_when_its_log_has_parted_from_its_source() {
+    let Some(tools) = Tools::find() else { return };
+    let one = primary(&tools, "one", "", &[]).await;
+    let two = standby(&tools, "two", &one).await;
+    let three = standby(&tools, "three", &one).await;
+    let compare = |from: &Member| Task::Compare { from: from.upstream(None) };
+    two.task(compare(&one)).await.unwrap();
+    for member in [&two, &three] {
+        caught_up(member, &one).await;
+    }
+    // The source has a failover that loses the end of our log.
+    two.task(STOP).await.unwrap();
+    one.sql("CREATE TABLE t AS SELECT 1 AS i").await;
+    caught_up(&three, &one).await;
+    one.task(STOP).await.unwrap();
+    let away = three.task(compare(&one)).await;
+    assert!(matches!(&away, Err(TaskError::Failed(_))), "{away:?}");
+    two.task(Task::StartStandby { config: server(&[]) }).await.unwrap();
+    promote(&two).await;
+    let parted = three.task(compare(&two)).await;
+    assert!(matches!(&parted, Err(TaskError::Hopeless(why)) if why.contains("timeline 1")), "{parted:?}");
+    assert!(three.status().await.in_recovery, "it runs on");
+}

@@ -280,6 +280,12 @@ pub enum Task {
         /// With which it starts again.
         config: ServerConfig,
     },
+    /// Compares the log of a running standby with the history of the remote cluster that it follows; nothing is changed. It fails for
+    /// good where they have parted.
+    Compare {
+        /// The remote cluster.
+        from: Upstream,
+    },
     /// A copy by a method that needs no leader (`no_leader`), such as one from an archive.
     Restore,
     /// Compares the directory with the leader's history, and where it has left that, pg_rewind (which includes crash recovery in

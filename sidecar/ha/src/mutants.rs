@@ -74,6 +74,14 @@ pub enum Mutant {
     SyncInDoubtIgnored,
     /// The winner of the lock reserves no timeline of its own.
     TimelineNotReserved,
+    /// A standby cluster that is promoted reserves none besides that which its leader took with the lock.
+    ClusterTimelineNotReserved,
+    /// The leader of a standby cluster is promoted as any other.
+    StandbyLeaderPromoted,
+    /// A cluster that is to follow another one keeps its primary.
+    StandbyKeepsPrimary,
+    /// A standby leader whose log has parted from the remote cluster's is left to itself.
+    StandbyPartedStays,
     /// A member that refuses or does not answer counts as agreeing in failsafe mode.
     FailsafeMajority,
     /// A failsafe promise is given and not kept.
@@ -169,6 +177,10 @@ impl Mutant {
         Self::StaleSetting,
         Self::SyncInDoubtIgnored,
         Self::TimelineNotReserved,
+        Self::ClusterTimelineNotReserved,
+        Self::StandbyLeaderPromoted,
+        Self::StandbyKeepsPrimary,
+        Self::StandbyPartedStays,
         Self::FailsafeMajority,
         Self::PromiseForgotten,
         Self::PromiseTooShort,
@@ -334,6 +346,22 @@ impl Mutant {
             Self::TimelineNotReserved => {
                 ("timeline-not-reserved", "The winner of the lock reserves no timeline of its own.", &["S6", "S9"])
             }
+            Self::ClusterTimelineNotReserved => (
+                "cluster-timeline-not-reserved",
+                "A standby cluster that is promoted reserves no timeline besides that which its leader took with the lock.",
+                &["S6", "S9"],
+            ),
+            Self::StandbyLeaderPromoted => {
+                ("standby-leader-promoted", "The leader of a standby cluster is promoted as any other.", &["S12"])
+            }
+            Self::StandbyKeepsPrimary => {
+                ("standby-keeps-primary", "A cluster that is to follow another one keeps its primary.", &["S12"])
+            }
+            Self::StandbyPartedStays => (
+                "standby-parted-stays",
+                "A standby leader whose log has parted from the remote cluster's is left to itself.",
+                &["L2"],
+            ),
             Self::FailsafeMajority => (
                 "failsafe-majority",
                 "A member that refuses or does not answer counts as agreeing in failsafe mode.",

@@ -42,6 +42,9 @@ pub struct Snapshot {
     pub lock_renewed: bool,
     /// Until when our tenure is confirmed.
     pub deadline: Option<Boot>,
+    /// The lock says a timeline for our promotion that nobody else has.
+    #[serde(default)]
+    pub timeline_reserved: bool,
     /// The `initialize` key.
     pub initialize: Initialize,
     /// A wanted switchover.
@@ -145,6 +148,9 @@ pub struct Server {
     /// When this member was last copied from another one, as far as this agent knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copied: Option<Boot>,
+    /// When the log of a running standby leader was last compared with the remote cluster's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared: Option<Boot>,
     /// Consecutive failures to start as a standby.
     #[serde(default)]
     pub starts_failed: u32,
@@ -207,6 +213,7 @@ pub enum TaskKind {
     CopySlots,
     Restore,
     Rewind,
+    Compare,
     StartPrimary,
     StartStandby,
     Promote,

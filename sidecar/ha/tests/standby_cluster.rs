@@ -128,3 +128,46 @@ fn a_standby_cluster_starts_without_its_remote_one_when_that_comes_up() {
     world.remote = Some(Data::new());
     world.run_until("complete", 20_000, |w| upstream(w, "x-0").as_deref() == Some("") && w.nodes["x-0"].db.running);
 }
+
+#[test]
+fn a_promoted_cluster_reserves_a_timeline_that_the_remote_one_has_not_reached() {
+    let mut world = standby_cluster();
+    let leader = world.leader().unwrap();
+    // The remote cluster has had failovers of its own since the lock was taken.
+    for name in ["x-0", "x-1"] {
+        world.node(name).db.data.as_mut().unwrap().timeline = 11;
+    }
+    world.run(5_000);
+    world.store(Kind::Lock, "x-config", |o| {
+        o.annotations.insert("config".into(), CONFIG.into());
+    });
+    world.run_until("promoted", 10_000, |w| w.writable() == [leader.clone()]);
+    assert_eq!(world.annotation("x-leader", "matriarch.dev/timeline").as_deref(), Some("12"));
+    assert_eq!(world.nodes[&leader].db.data.as_ref().unwrap().timeline, 12);
+}
+
+#[test]
+fn a_standby_leader_whose_log_has_parted_is_rewound_and_one_whose_remote_is_away_goes_on() {
+    let mut world = standby_cluster();
+    let leader = world.leader().unwrap();
+    let stuck =
+        |w: &World| w.nodes[&leader].verdicts.iter().filter(|(_, rule, _)| rule == "standby-cluster.stuck").count();
+    // Away: it is asked now and then, and nothing is stopped.
+    let remote = world.remote.take();
+    world.node(&leader).db.deprived = true;
+    world.run(60_000);
+    assert!((1..=3).contains(&stuck(&world)), "{}", stuck(&world));
+    assert!(world.nodes[&leader].db.running);
+    assert!(!world.nodes[&leader].verdicts.iter().any(|(_, rule, _)| rule == "standby-cluster.rewind"));
+    // Back, on another way.
+    world.node(&leader).db.data.as_mut().unwrap().timeline = 8;
+    world.remote = remote;
+    world.run_until("rewound", 60_000, |w| {
+        let db = &w.nodes[&leader].db;
+        db.running
+            && db.data.as_ref().is_some_and(|data| data.timeline == 7)
+            && upstream(w, &leader).as_deref() == Some("")
+    });
+    assert_eq!(world.leader(), Some(leader.clone()));
+    assert!(world.writable().is_empty());
+}

@@ -73,6 +73,22 @@ pub(crate) fn plan(mutant: Mutant, seed: u64) -> Option<Plan> {
                 ],
             )
         }
+        // A cluster is promoted, and its new primary and one that follows it are lost to the third, which leads as well.
+        Mutant::ClusterTimelineNotReserved => {
+            let config = Config { source: true, failsafe: false, ..Config::calm(3, Durability::Async) };
+            let (third, other) = (below(3) as usize, below(3) as usize);
+            let soon = 500_000 + below(1_500_000);
+            (
+                Config { chaos_ms: 40_000, transactions: 1_200, ..config },
+                vec![
+                    at(3_000, Fault::PromoteCluster, 0),
+                    after(Probe::PromoteSent, soon, Fault::CutApi(ANYBODY), 25_000),
+                    after(Probe::PromoteSent, soon, Fault::CutApi(other), 25_000),
+                    after(Probe::PromoteSent, soon, Fault::CutPeers(ANYBODY, third), 25_000),
+                    after(Probe::PromoteSent, soon, Fault::CutPeers(other, third), 25_000),
+                ],
+            )
+        }
         _ => return None,
     };
     Some(Plan { seed, config, ops })

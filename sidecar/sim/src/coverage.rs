@@ -27,10 +27,6 @@ const fn elsewhere(rule: Rule, why: &'static str, file: &'static str, test: &'st
 const SNAPSHOTS: &str = "sidecar/ha/tests/exhaustive/decide.rs";
 const ALL_SNAPSHOTS: &str = "every_snapshot_has_one_verdict_that_keeps_the_promises";
 const BOOTSTRAP: &str = "sidecar/ha/tests/bootstrap.rs";
-const STANDBY: &str = "sidecar/ha/tests/standby_cluster.rs";
-const FOLLOWS: &str = "a_standby_cluster_follows_the_remote_one_and_is_never_writable";
-const EDITED: &str = "removing_the_section_promotes_the_cluster_and_adding_it_demotes_it";
-const NO_SOURCE: &str = "the plans have no cluster outside that could be followed";
 
 /// Rules that no plan leads to. A run of [`ENOUGH`] seeds fails when one of them is fired after all, and when another is not.
 pub const ELSEWHERE: &[Elsewhere] = &[
@@ -60,12 +56,6 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         "sidecar/ha/tests/copies.rs",
         "a_standby_that_cannot_be_started_is_copied_while_the_leader_vouches_for_its_data",
     ),
-    elsewhere(Rule::StandbyDemote, NO_SOURCE, STANDBY, EDITED),
-    elsewhere(Rule::StandbyCopy, NO_SOURCE, STANDBY, FOLLOWS),
-    elsewhere(Rule::StandbyRewind, NO_SOURCE, STANDBY, EDITED),
-    elsewhere(Rule::StandbyStart, NO_SOURCE, STANDBY, FOLLOWS),
-    elsewhere(Rule::StandbyFollow, NO_SOURCE, STANDBY, FOLLOWS),
-    elsewhere(Rule::StandbyLead, NO_SOURCE, STANDBY, FOLLOWS),
     elsewhere(
         Rule::Restore,
         "no plan has a replica method that needs no leader",

@@ -20,9 +20,10 @@ pub(crate) enum For {
     SwarmOp,
     Crash,
     Reload,
+    Source,
 }
 
-const KINDS: usize = 15;
+const KINDS: usize = 16;
 /// Entities that draw: members' instances, clients; more share.
 const ENTITIES: usize = 32;
 

@@ -59,6 +59,9 @@ pub struct Config {
     /// Everything is as fast as it should be but for one fault, whose outage is measured.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub calm: bool,
+    /// There is a cluster outside, and this one begins as a standby cluster that follows it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub source: bool,
     /// After all is whole again it is left alone for so long, milliseconds.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub quiet_ms: u64,
@@ -224,6 +227,18 @@ pub enum Fault {
     Ttl(u64),
     /// `synchronous_node_count` until the end.
     SyncCount(usize),
+    /// The configuration loses its `standby_cluster`: the cluster is promoted as a whole.
+    PromoteCluster,
+    /// It gets it (again): the cluster follows the one outside, and what it wrote alone goes.
+    DemoteCluster,
+    /// The cluster outside is away.
+    SourceDown,
+    /// Its flushes take so many milliseconds.
+    SourceSlow(u64),
+    /// It has a failover of its own, which loses so many bytes.
+    SourceFailover(u64),
+    /// The member cannot reach it.
+    CutSource(usize),
 }
 
 /// A run, complete.
@@ -260,6 +275,7 @@ impl Config {
             tags: Vec::new(),
             more: serde_json::Map::new(),
             calm: false,
+            source: false,
             quiet_ms: 0,
             core: Vec::new(),
         }

@@ -13,6 +13,8 @@ const S: u64 = 1000;
 
 struct Swarm {
     draws: Draws,
+    /// Whose draws: what came later into the plans has draws of its own, so that the rest of a seed's plan stays what it was.
+    turn: usize,
     config: Config,
     ops: Vec<Op>,
 }
@@ -21,7 +23,7 @@ struct Swarm {
 pub fn plan(seed: u64) -> Plan {
     let mut draws = Draws::new(seed);
     let config = config(&mut draws);
-    let mut swarm = Swarm { draws, config, ops: Vec::new() };
+    let mut swarm = Swarm { draws, turn: 0, config, ops: Vec::new() };
     if seed % 20 == 7 {
         swarm.one_fault();
     } else {
@@ -29,6 +31,7 @@ pub fn plan(seed: u64) -> Plan {
         swarm.options();
         swarm.change_of_the_leader();
         swarm.fences();
+        swarm.follows();
     }
     if seed % 8 == 3 {
         swarm.config.quiet_ms = 15_000;
@@ -91,6 +94,7 @@ fn config(draws: &mut Draws) -> Config {
         tags: Vec::new(),
         more: serde_json::Map::new(),
         calm: false,
+        source: false,
         quiet_ms: 0,
         core,
     }
@@ -98,7 +102,7 @@ fn config(draws: &mut Draws) -> Config {
 
 impl Swarm {
     fn below(&mut self, n: u64) -> u64 {
-        self.draws.below(For::SwarmOp, 0, n)
+        self.draws.below(For::SwarmOp, self.turn, n)
     }
 
     fn member(&mut self) -> usize {
@@ -114,7 +118,7 @@ impl Swarm {
     fn lasts(&mut self) -> u64 {
         let (ttl, loop_wait, retry) = (self.config.ttl * S, self.config.loop_wait * S, self.config.retry_timeout * S);
         match self.below(100) {
-            0..40 => self.draws.log_uniform(For::SwarmOp, 0, 1, loop_wait),
+            0..40 => self.draws.log_uniform(For::SwarmOp, self.turn, 1, loop_wait),
             40..80 => {
                 let time = [ttl, ttl - 1_500, loop_wait, retry, 900, retry + loop_wait][self.below(6) as usize];
                 time * (95 + self.below(11)) / 100
@@ -279,6 +283,38 @@ impl Swarm {
             let what = Fault::Fence(self.member());
             let op = Op { when: self.when(), what, lasts_ms: self.lasts() };
             self.ops.push(op);
+        }
+    }
+
+    /// Some clusters begin as standby clusters. People promote them and let them follow again, and the cluster outside has troubles of
+    /// its own.
+    fn follows(&mut self) {
+        type Make = fn(&mut Swarm) -> Fault;
+        self.turn = 2;
+        if self.below(8) != 0 {
+            return;
+        }
+        self.config.source = true;
+        let turns = self.below(4);
+        for turn in 0..turns {
+            let what = if turn % 2 == 0 { Fault::PromoteCluster } else { Fault::DemoteCluster };
+            let span = self.config.chaos_ms / turns;
+            let at = When::At(turn * span + self.below(span));
+            self.ops.push(Op { when: at, what, lasts_ms: 0 });
+        }
+        let kinds: [Make; 4] = [
+            |_| Fault::SourceDown,
+            |s| Fault::SourceSlow(s.draws.log_uniform(For::SwarmOp, s.turn, 1, 3_000)),
+            |s| Fault::SourceFailover(s.below(2) * s.below(30_000)),
+            |s| Fault::CutSource(s.member()),
+        ];
+        for make in kinds {
+            let times = self.below(2) * (1 + self.below(3));
+            for _ in 0..times {
+                let what = make(self);
+                let op = Op { when: self.when(), what, lasts_ms: self.lasts() };
+                self.ops.push(op);
+            }
         }
     }
 

@@ -466,6 +466,11 @@ impl Core {
             }
             (Job::StartStandby(_), Ok(())) => self.server.starts_failed = 0,
             (_, Ok(()) | Err(TaskError::Cancelled)) => {}
+            (Job::Compare(_), Err(TaskError::Hopeless(why))) => {
+                self.server.repair = Repair::Rewind;
+                self.server.last_error = Some(why);
+            }
+            (Job::Compare(_), Err(error)) => self.server.last_error = Some(format!("{error:?}")),
             (job, Err(error)) => {
                 let impossible = matches!(error, TaskError::Hopeless(_));
                 let hopeless = impossible || self.server.failures >= BOOTSTRAP_TRIES;
@@ -496,7 +501,9 @@ impl Core {
                     } else {
                         self.config.remove_on_rewind_failure
                     };
-                    if removes && (impossible || self.server.failures >= 2) {
+                    // A remote cluster may be away for long, and is copied only where nothing else can help.
+                    let remote = matches!(&job, Job::Rewind(from) if from.member.is_empty());
+                    if removes && (impossible || (self.server.failures >= 2 && !remote)) {
                         self.server.repair = Repair::Copy;
                     }
                 }

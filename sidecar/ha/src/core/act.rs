@@ -172,21 +172,47 @@ impl Core {
         self.lock_call(boot, annotations, addresses, record.is_some(), effects);
     }
 
-    /// A standby that takes the lock reserves a timeline that nobody has reserved before; else the number never goes back.
-    fn timeline_to_write(&self, known: Timeline, renewal: bool) -> Timeline {
+    /// A standby that takes the lock, or leads and is to be promoted, reserves a timeline that nobody has reserved before; else the
+    /// number never goes back.
+    fn timeline_to_write(&mut self, known: Timeline, renewal: bool) -> Timeline {
         let Some(status) = &self.server.status else { return known };
-        // The lock object may have been made anew since; what members say of themselves has outlived it.
-        let published = self.members.iter().filter_map(|m| m.status.get("timeline").and_then(Value::as_u64)).max();
-        let published = published.and_then(|t| u32::try_from(t).ok()).map_or(Timeline(0), Timeline);
         let sync = self.locks.get(&self.id.sync_object).map(crate::store::record::timeline).unwrap_or_default();
-        let highest = known.max(status.timeline).max(self.lease.timeline()).max(published).max(sync);
-        let reserves = !renewal && status.in_recovery && !mutants::on(Mutant::TimelineNotReserved);
-        if !reserves {
+        let highest = known.max(self.highest_timeline()).max(self.lease.timeline()).max(sync);
+        let reserves = status.in_recovery && (!renewal || self.wants_timeline());
+        if !reserves || mutants::on(Mutant::TimelineNotReserved) {
             return highest;
         }
         // Patroni reserves none: each of its members may have made one that nobody has heard of.
         let unheard = u32::try_from(self.patroni_members()).unwrap_or(0);
-        Timeline(highest.0 + 1 + unheard)
+        self.reserved = Timeline(highest.0 + 1 + unheard);
+        self.reserved
+    }
+
+    /// The highest timeline that we or others are known to be on.
+    fn highest_timeline(&self) -> Timeline {
+        // The lock object may have been made anew since; what members say of themselves has outlived it.
+        let published = self.members.iter().filter_map(|m| m.status.get("timeline").and_then(Value::as_u64)).max();
+        let published = published.and_then(|t| u32::try_from(t).ok()).map_or(Timeline(0), Timeline);
+        self.server.status.as_ref().map_or(published, |status| published.max(status.timeline))
+    }
+
+    /// The lock says a timeline that this agent has reserved, and nobody has come to it since: members of a standby cluster follow the
+    /// timelines of another one, whoever has reserved them here.
+    pub(super) fn timeline_reserved(&self) -> bool {
+        let stored = self.lease.record().map(|record| record.timeline).unwrap_or_default();
+        self.reserved != Timeline(0) && stored >= self.reserved && self.reserved > self.highest_timeline()
+    }
+
+    /// To be promoted, but without a timeline of its own.
+    fn wants_timeline(&self) -> bool {
+        let recovers = self.server.status.as_ref().is_some_and(|status| status.in_recovery);
+        let blind = mutants::on(Mutant::TimelineNotReserved) || mutants::on(Mutant::ClusterTimelineNotReserved);
+        recovers && self.config.standby_cluster.is_none() && !self.server.latched && !self.timeline_reserved() && !blind
+    }
+
+    /// The same, of a lock that is ours and can be written now.
+    pub(super) fn lacks_timeline(&self, now: Boot) -> bool {
+        self.holder(now) == Holder::Me && self.wants_timeline()
     }
 
     /// All members that failsafe mode would ask: those with an address and an api_url, and ourselves.
@@ -291,6 +317,10 @@ impl Core {
                 Task::CopySlots { from: from.clone(), slots: slots.clone(), config: self.server_config() }
             }
             Job::Rewind(from) => Task::Rewind { from: from.clone(), pg_rewind: self.config.use_pg_rewind },
+            Job::Compare(from) => {
+                self.server.compared = Some(now);
+                Task::Compare { from: from.clone() }
+            }
             Job::StartPrimary => {
                 // Under a lock that we kept the former setting stays right, whatever is known of `/sync`.
                 let config = self.server_config_of("primary");

@@ -85,6 +85,7 @@ impl Core {
         self.task.as_ref().map(|(_, _, view)| match view.kind {
             TaskKind::Promote => "promote",
             TaskKind::Rewind => "running pg_rewind",
+            TaskKind::Compare => "compare with the remote cluster",
             TaskKind::BaseBackup | TaskKind::Restore => "creating replica",
             TaskKind::Initdb | TaskKind::PostBootstrap | TaskKind::MoveAside => "bootstrap",
             TaskKind::StartPrimary | TaskKind::StartStandby => "start",

@@ -87,7 +87,7 @@ impl Core {
         let due = boot >= self.lock_sent.plus_ms(self.config.loop_wait_ms);
         // That the fence is lifted is told before it is; that it is back, as soon as the supervisor has said so.
         let told = self.lease.record().is_some_and(|r| r.fence_ms.is_some());
-        if due || !confirmed || wiped || told != self.fence_to_tell(true) {
+        if due || !confirmed || wiped || told != self.fence_to_tell(true) || self.lacks_timeline(boot) {
             self.write_lock(now, true, effects);
         }
     }

@@ -193,6 +193,8 @@ pub struct Core {
     calls: BTreeMap<u64, (Boot, Call)>,
     lock_sent: Boot,
     lock_retry_at: Boot,
+    /// The timeline that our last write of the lock which reserved one said, 0: none.
+    reserved: Timeline,
     /// By object, of those that are not written on a schedule of their own: a write failed, not again before.
     retry_at: BTreeMap<String, Boot>,
     permit_seq: u64,
@@ -310,6 +312,7 @@ impl Core {
             calls: BTreeMap::new(),
             lock_sent: Boot(0),
             lock_retry_at: Boot(0),
+            reserved: Timeline::default(),
             retry_at: BTreeMap::new(),
             permit_seq: 0,
             permitted: None,
@@ -432,6 +435,7 @@ impl Core {
             lock: self.lease.record().cloned(),
             lock_renewed: self.lease.renewed() || mutants::on(Mutant::UnconfirmedStreams),
             deadline: self.lease.deadline(),
+            timeline_reserved: self.timeline_reserved(),
             initialize: self.initialize(),
             failover: Failover::parse(self.locks.get(&self.id.failover_object)),
             cluster_timeline: self.history.timeline(),
@@ -555,6 +559,9 @@ impl Core {
             self.handing_over = false;
             self.releasing_since = None;
             self.sync_kept = None;
+        }
+        if matches!(self.holder(now), Holder::Other { .. } | Holder::Unfenced { .. }) {
+            self.reserved = Timeline::default();
         }
     }
 

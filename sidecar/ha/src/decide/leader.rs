@@ -176,6 +176,13 @@ fn promote(s: &Snapshot, status: &ServerStatus) -> Verdict {
     if !s.tenure(TENURE_TO_BEGIN_MS) {
         return hold(Rule::LeaderConfirm, "waiting for a renewal before the promotion");
     }
+    // What was reserved with the lock may be a timeline of the cluster that this one has followed since.
+    let blind = mutants::on(Mutant::TimelineNotReserved)
+        || mutants::on(Mutant::ClusterTimelineNotReserved)
+        || mutants::on(Mutant::StandbyLeaderPromoted);
+    if !s.timeline_reserved && !s.server.latched && !blind {
+        return hold(Rule::LeaderConfirm, "waiting for a timeline of its own before the promotion");
+    }
     // Ours, another's or nobody's: a write of a former life may still land, and what we see of it may be old.
     if !claimed(s) && !mutants::on(Mutant::SyncNotClaimed) {
         let moved = s.won_on.as_ref().map_or(s.sync.leader.is_some(), |won| *won != s.sync);

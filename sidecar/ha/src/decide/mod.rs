@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::effect::Upstream;
 use crate::lease::Holder;
+use crate::mutants::{self, Mutant};
 use crate::snapshot::{Repair, Snapshot, TaskKind};
 use crate::store::record::SyncState;
 use crate::types::{Lsn, Timeline};
@@ -105,6 +106,8 @@ pub enum Job {
     /// See [`crate::effect::Task`].
     Rewind(Upstream),
     /// See [`crate::effect::Task`].
+    Compare(Upstream),
+    /// See [`crate::effect::Task`].
     StartPrimary,
     /// See [`crate::effect::Task`].
     StartStandby(Option<Upstream>),
@@ -128,6 +131,7 @@ impl Job {
             Self::PostBootstrap => TaskKind::PostBootstrap,
             Self::BaseBackup { .. } => TaskKind::BaseBackup,
             Self::Rewind(_) => TaskKind::Rewind,
+            Self::Compare(_) => TaskKind::Compare,
             Self::StartPrimary => TaskKind::StartPrimary,
             Self::StartStandby(_) => TaskKind::StartStandby,
             Self::Promote => TaskKind::Promote,
@@ -155,7 +159,12 @@ pub fn decide(s: &Snapshot) -> Verdict {
     }
     match &s.holder {
         Holder::Unknown => hold(Rule::StoreUnknown, "the lock was never read from the API server"),
-        Holder::Me if s.config.standby_cluster.is_some() => standby::decide(s),
+        Holder::Me
+            if s.config.standby_cluster.is_some()
+                && (s.bootstrapping() || !mutants::on(Mutant::StandbyLeaderPromoted)) =>
+        {
+            standby::decide(s)
+        }
         Holder::Me => leader::decide(s),
         Holder::Other { name, .. } => follower::decide(s, name),
         Holder::Unfenced { name, until } => unlocked::unfenced(s, name, *until),

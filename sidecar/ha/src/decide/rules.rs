@@ -101,6 +101,7 @@ rules! {
         StandbyRewind "rewind" "The former primary of this cluster is compared with the remote one before it follows."
         StandbyStart "start" "The standby leader starts as a standby of the remote cluster."
         StandbyFollow "follow" "The standby leader streams from somebody else, or the remote cluster has moved: its configuration is changed by reload."
+        StandbyStuck "stuck" "The standby leader gets nothing from the remote cluster: their logs are compared while it runs. Where they have parted it is stopped, to be rewound or copied."
         StandbyLead "lead" "The lock is ours and we follow the remote cluster: nothing to do."
     }
     "unlocked" {

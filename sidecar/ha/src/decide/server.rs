@@ -10,6 +10,9 @@ use crate::types::{Lsn, Timeline};
 /// A standby that does not accept connections after this is left to itself (it may need an upstream to become consistent).
 const START_STANDBY_MS: u64 = 3_000;
 
+/// A comparison with a remote cluster that takes longer is given up, milliseconds.
+const COMPARE_MS: u64 = 15_000;
+
 /// A stop that takes longer than this is looked at, milliseconds: is only the archiver left?
 const EARLY_MS: u64 = 500;
 
@@ -55,6 +58,10 @@ pub fn task(s: &Snapshot) -> Option<Verdict> {
         TaskKind::StartPrimary if s.holder == Holder::Me && super::handover::starting(s).is_some() => {
             Some("another member is wanted to lead")
         }
+        TaskKind::Compare if s.config.standby_cluster.is_none() || s.holder != Holder::Me => {
+            Some("no remote cluster is followed from here any more")
+        }
+        TaskKind::Compare if s.now.ms_since(task.since) > COMPARE_MS => Some("the remote cluster does not answer"),
         TaskKind::StartStandby if s.now.ms_since(task.since) > START_STANDBY_MS => {
             Some("it does not accept connections yet")
         }

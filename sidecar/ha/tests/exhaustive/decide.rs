@@ -92,8 +92,12 @@ fn no_loss(s: &Snapshot, actions: &[Action], holds: Checks<'_>) {
         match action {
             Action::Run(Job::BaseBackup { leader, .. }) => {
                 holds("a copy replaces nothing that runs", !s.server.running);
-                if may_follow && s.bootstrapping() && !follows {
-                    holds("a standby cluster is made only in an empty directory", s.server.dir == Some(DataDir::Empty));
+                if may_follow && !follows && leader.member.is_empty() {
+                    let useless = matches!(s.server.dir, Some(DataDir::Empty | DataDir::Broken(_)));
+                    let judged = s.holder == Holder::Me && (useless || s.server.repair == Repair::Copy);
+                    let made = s.bootstrapping() && s.server.dir == Some(DataDir::Empty);
+                    holds("a standby cluster is made in an empty directory, or mended by its leader", made || judged);
+                    holds("another cluster's directory is left alone", ours);
                     continue;
                 }
                 holds("a copy comes from a leader that said it is the primary", follows && leader_lives);

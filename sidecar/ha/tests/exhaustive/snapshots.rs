@@ -66,6 +66,7 @@ pub fn base() -> Snapshot {
     s.members = Arc::new(["a", "b", "c"].map(member).to_vec());
     s.store_fresh = true;
     s.lock_renewed = true;
+    s.timeline_reserved = true;
     s.initialize = Initialize::Done(SYSTEM.into());
     s.server.attached = true;
     s.server.installed = true;
@@ -229,6 +230,10 @@ pub fn seldom(s: &mut Snapshot, g: &mut Gen) {
         3 => {
             s.config.standby_cluster =
                 Some(StandbyCluster { host: Some("far".into()), port: 5432, ..StandbyCluster::default() });
+            if g.flag() {
+                s.server.upstream = Some(s.remote());
+            }
+            s.server.repair = *g.pick(&[Repair::None, Repair::Rewind, Repair::Copy]);
         }
         4 => s.config.standby_cluster = Some(StandbyCluster::default()),
         5 => {

@@ -507,6 +507,13 @@ impl World {
                 self.push(name, 0, Event::Started { pid: 1 });
                 Ok(())
             }
+            Task::Compare { .. } => match &self.remote {
+                None => Err(TaskError::Failed("connection refused".into())),
+                Some(remote) if remote.timeline < self.nodes[name].db.data.as_ref().unwrap().timeline => {
+                    Err(TaskError::Hopeless("the logs have parted".into()))
+                }
+                Some(_) => Ok(()),
+            },
             Task::MoveAside => {
                 self.node(name).db.data = None;
                 Ok(())

@@ -6,7 +6,7 @@ use matriarch_ha::store::record::LockRecord;
 
 use crate::model::wal::Pos;
 use crate::plan::Durability;
-use crate::world::World;
+use crate::world::{Pm, World};
 
 /// Whether a part of the members has to come up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,12 +17,15 @@ pub(crate) enum Expected {
 }
 
 impl World {
-    /// The member that leads: holds the lock, takes writes, and is where clients are sent.
+    /// The member that leads: holds the lock, and takes writes or, in a standby cluster, runs without.
     pub(crate) fn leader(&self) -> Option<usize> {
         let object = self.api.get(Kind::Lock, self.leader_object()).ok()?;
         let record = LockRecord::parse(&object);
         let node = self.nodes.iter().position(|n| record.holder_uid.as_deref() == Some(n.uid.as_str()))?;
-        self.nodes[node].writable().then_some(node)
+        let n = &self.nodes[node];
+        let stands_by = n.up && n.frozen == 0 && n.server.pm == Pm::Up && !n.server.primary && !n.server.promoting;
+        let leads = if self.following { stands_by } else { n.writable() };
+        leads.then_some(node)
     }
 
     /// One of these pods holds the lock.
@@ -35,8 +38,15 @@ impl World {
     /// Why the present members are not one whole yet; empty: they are.
     pub(crate) fn unsettled_among(&self, members: &[usize]) -> String {
         let Some(leader) = self.leader() else { return "nobody leads".to_owned() };
-        if let Some(zombie) = (0..self.nodes.len()).find(|n| *n != leader && self.nodes[*n].writable()) {
+        let writable = |n: &usize| *n != leader && self.nodes[*n].writable() && !self.nodes[*n].outside;
+        if let Some(zombie) = (0..self.nodes.len()).find(writable) {
             return format!("{} can write, too", self.nodes[zombie].name);
+        }
+        if let Some(source) = self.source.filter(|_| self.following)
+            && !self.streams_from(leader, source)
+        {
+            let n = &self.nodes[leader];
+            return format!("{} does not stream from the source (rule {})", n.name, n.agent.rule);
         }
         for member in members {
             let node = self.current[*member];
@@ -95,7 +105,7 @@ impl World {
     /// Whether a leader may and can come from these members alone.
     pub(crate) fn expected(&self, core: &[usize]) -> Expected {
         let state = self.sync_state();
-        if self.check.durability == Durability::Async || state.leader.is_none() {
+        if self.check.durability == Durability::Async || state.leader.is_none() || self.following {
             return Expected::Either;
         }
         if self.check.paused {

@@ -6,6 +6,7 @@ mod l5_calm;
 mod l6_outage;
 mod liveness;
 mod s11_quiet;
+mod s12_standby;
 mod s1_one_writer;
 mod s2_durability;
 mod s3_quorum;
@@ -26,7 +27,7 @@ pub(crate) use liveness::Expected;
 /// A broken promise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
-    /// Which one: S1a … S11, L1 … L6; S0 for a panic or a lost timer.
+    /// Which one: S1a … S12, L1 … L6; S0 for a panic or a lost timer.
     pub invariant: String,
     /// When, in microseconds of virtual time.
     pub at: u64,
@@ -94,6 +95,21 @@ impl Checker {
     /// It was made by a member that might.
     pub(crate) fn rightful(&self, branch: BranchId) -> bool {
         !self.overdue.contains(&branch)
+    }
+
+    /// It is the cluster outside that made it: nothing that is promised here rests on it.
+    pub(crate) fn not_ours(&mut self, branch: BranchId) {
+        self.overdue.push(branch);
+    }
+
+    /// The cluster follows another one from now on: what it has written alone is given up, and nothing that it still writes is promised.
+    /// Or it is promoted: what is promised is in force soon.
+    pub(crate) fn follows(&mut self, follows: bool, now: Time) {
+        self.suspended = true;
+        self.asked_at = now;
+        if follows {
+            self.protected.clear();
+        }
     }
 
     /// The first one counts.

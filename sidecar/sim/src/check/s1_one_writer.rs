@@ -37,7 +37,7 @@ impl World {
     /// S1b.
     pub(crate) fn check_fenced(&mut self, node: usize) {
         let n = &self.nodes[node];
-        if !n.writable() || self.check.clock_hell {
+        if !n.writable() || n.outside || self.check.clock_hell {
             return;
         }
         let boot = n.clock.boot(self.now).0;

@@ -17,7 +17,7 @@ fn at(list: &mut Vec<u64>, branch: BranchId) -> &mut u64 {
 impl World {
     /// The effective rule at this moment: the setting that is loaded, or the state under which only this member could win.
     fn protects(&self, node: usize) -> bool {
-        if self.check.durability == Durability::Async || self.check.suspended {
+        if self.check.durability == Durability::Async || self.check.suspended || self.following {
             return false;
         }
         let n = &self.nodes[node];

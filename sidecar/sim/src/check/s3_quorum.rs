@@ -57,7 +57,7 @@ impl World {
         let names = wrong.unwrap_or(&n.server.names);
         if holds {
             let known = n.agent.view.as_ref().is_some_and(|view| view.sync_mode != "off");
-            if known && self.now > self.check.asked_at + 3 * S {
+            if known && !self.following && self.now > self.check.asked_at + 3 * S {
                 self.check.suspended = false;
             }
         } else if !self.check.suspended {

@@ -25,6 +25,7 @@ impl World {
         for node in 0..self.nodes.len() {
             self.check_fenced(node);
             self.check_awake(node);
+            self.check_standby(node);
         }
     }
 }

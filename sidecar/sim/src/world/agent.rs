@@ -222,6 +222,7 @@ impl World {
             format!("  {} task {}", w.nodes[node].name, text.split([' ', '{', '(']).next().unwrap_or(""))
         });
         self.check_task(node, task);
+        self.check_standby_task(node, task);
         self.task_in_silence();
         match task {
             Task::Promote { .. } => self.probe(Probe::PromoteSent, node),

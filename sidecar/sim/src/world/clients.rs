@@ -38,7 +38,8 @@ impl World {
     }
 
     fn any_writable(&mut self) -> Option<usize> {
-        let writable: Vec<usize> = (0..self.nodes.len()).filter(|n| self.nodes[*n].writable()).collect();
+        let writable: Vec<usize> =
+            (0..self.nodes.len()).filter(|n| self.nodes[*n].writable() && !self.nodes[*n].outside).collect();
         if writable.is_empty() {
             return None;
         }
@@ -48,6 +49,10 @@ impl World {
 
     /// The acknowledgement of a commit leaves.
     pub(super) fn acknowledged(&mut self, node: usize, pos: Pos) {
+        if self.nodes[node].outside {
+            self.stats.source_commits += 1;
+            return;
+        }
         self.stats.acks += 1;
         self.answered();
         self.check_acknowledged(node, pos);

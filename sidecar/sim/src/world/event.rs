@@ -51,6 +51,8 @@ pub(crate) enum Ev {
     PodGone { node: usize, pod: u32 },
     /// A virtual second has passed.
     Second,
+    /// The cluster outside has a transaction.
+    SourceWrites,
 }
 
 /// What an agent tells its supervisor, or asks of PostgreSQL.
@@ -143,6 +145,7 @@ impl Ev {
             Self::FaultEnds { op, .. } => (19, *op),
             Self::PodGone { node, .. } => (20, *node),
             Self::Second => (21, 0),
+            Self::SourceWrites => (22, 0),
         };
         kind << 8 | (node as u64 & 0xff)
     }

@@ -114,7 +114,8 @@ impl World {
             | Fault::SlowStart(m)
             | Fault::DataLost(m)
             | Fault::Switchover(m)
-            | Fault::Failover(m) => *m,
+            | Fault::Failover(m)
+            | Fault::CutSource(m) => *m,
             _ => 0,
         };
         if named != ANYBODY {
@@ -200,6 +201,12 @@ impl World {
             Fault::Durability(durability) => self.set_durability(*durability),
             Fault::Ttl(seconds) => self.edit_config("ttl", (*seconds).into()),
             Fault::SyncCount(n) => self.edit_config("synchronous_node_count", (*n).into()),
+            Fault::PromoteCluster => self.follow_source(false),
+            Fault::DemoteCluster => self.follow_source(true),
+            Fault::SourceDown => self.source_down(),
+            Fault::SourceSlow(ms) => self.slow_source(*ms),
+            Fault::SourceFailover(lost) => self.source_fails_over(*lost),
+            Fault::CutSource(_) => self.cut_source(node, true),
         }
         true
     }
@@ -242,6 +249,9 @@ impl World {
             Fault::DiskSlow(..) => self.nodes[node].slow_disk_ms = 0,
             Fault::StreamStuck(_) => count(&mut self.nodes[node].stuck_stream, false),
             Fault::Pause => self.resume(),
+            Fault::SourceDown => self.source_returns(),
+            Fault::SourceSlow(_) => self.slow_source(0),
+            Fault::CutSource(_) => self.cut_source(node, false),
             Fault::Fence(_) => self.fence(member, false),
             Fault::Durability(_) => self.set_durability(plan.config.durability),
             Fault::Ttl(_) => self.edit_config("ttl", plan.config.ttl.into()),
@@ -275,6 +285,7 @@ impl World {
             }
             self.agent_continues(node);
         }
+        self.source_returns();
         if self.check.paused_since.is_some() {
             self.resume();
         }

@@ -5,10 +5,14 @@ use matriarch_ha::decide::Rule;
 
 use super::{Phase, S, World};
 use crate::check::{Expected, Violation};
+use crate::model::wal::Pos;
 use crate::plan::Durability;
 
 /// Fresh commits that a healed cluster has to take.
 const FRESH: u64 = 10;
+
+/// `primary_start_timeout`, seconds, where it is not configured.
+const START_TIMEOUT: u64 = 300;
 
 /// Votes count for 2.5 s; looked at once a second.
 const VOTES_LIVE: u64 = 3 * S;
@@ -24,6 +28,11 @@ pub(crate) struct Progress {
     forks: u64,
     /// A standby could not become consistent.
     never_ready: bool,
+    /// The same where there is a cluster outside: it may be the one with the lock.
+    lacked: bool,
+    /// What the cluster outside had committed then; and where it was once it had more.
+    source_commits: u64,
+    mark: Option<Pos>,
 }
 
 impl World {
@@ -41,7 +50,12 @@ impl World {
         for node in &mut self.nodes {
             node.wipes = 0;
         }
-        self.heal = Progress { acks: self.stats.acks, forks: self.stats.failovers, ..Progress::default() };
+        self.heal = Progress {
+            acks: self.stats.acks,
+            forks: self.stats.failovers,
+            source_commits: self.stats.source_commits,
+            ..Progress::default()
+        };
         if self.phase == Phase::CoreHealed {
             self.heal.expected = Some(self.expected(&core));
             let expected = self.heal.expected;
@@ -54,7 +68,11 @@ impl World {
         let config = &self.plan.config;
         let paused = if self.check.paused { 3 * config.ttl } else { 0 };
         let backoff = config.more.get("primary_race_backoff").and_then(serde_json::Value::as_u64).unwrap_or(0);
-        (config.ttl + 2 * config.loop_wait + config.retry_timeout + 20 + paused + backoff) * S
+        // Promoted while it lacked WAL of the cluster outside, it is waited for as any primary that starts.
+        let start = config.more.get("primary_start_timeout").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        let start = if start == 0 { START_TIMEOUT } else { start };
+        let lacks = if self.heal.lacked { start } else { 0 };
+        (config.ttl + 2 * config.loop_wait + config.retry_timeout + 20 + paused + backoff + lacks) * S
     }
 
     /// And to a whole cluster: copies are made, one after a failed rewind.
@@ -65,10 +83,16 @@ impl World {
         self.leader_limit() + 120 * S + never_ready
     }
 
+    fn lacks_wal(&self, node: usize) -> bool {
+        let n = &self.nodes[node];
+        n.server.pm == super::Pm::Recovering && n.disk.written.lsn < n.disk.consistent
+    }
+
     pub(super) fn heal_second(&mut self) {
-        let starts = |n: &super::Node| n.server.pm == super::Pm::Recovering && n.disk.written.lsn < n.disk.consistent;
         let copied = |n: &super::Node| n.agent.rule == "follower.copied-lately";
-        self.heal.never_ready |= self.nodes.iter().any(|n| starts(n) || copied(n));
+        let lacks = (0..self.nodes.len()).any(|node| self.lacks_wal(node));
+        self.heal.never_ready |= lacks || self.nodes.iter().any(copied);
+        self.heal.lacked |= lacks && self.source.is_some();
         let since = self.now - self.phase_since;
         let members: Vec<usize> = if self.phase == Phase::CoreHealed {
             self.plan.config.core.clone()
@@ -95,7 +119,11 @@ impl World {
         let why = self.unsettled_among(&members);
         // In strict mode one alone acknowledges nothing.
         let strict = self.plan.config.strict && self.check.durability != Durability::Async;
-        let fresh = (strict && members.len() == 1) || self.stats.acks >= self.heal.acks + FRESH;
+        let fresh = if self.following {
+            self.has_followed(&members)
+        } else {
+            (strict && members.len() == 1) || self.stats.acks >= self.heal.acks + FRESH
+        };
         if why.is_empty() && fresh && self.all_have_all(&members) {
             self.check_calm(&members, self.heal.led_forks);
             return self.healed();
@@ -114,6 +142,20 @@ impl World {
                 if why.is_empty() { ("L3", "fresh commits are missing") } else { ("L2", why.as_str()) };
             self.fail_with(invariant, &format!("after {} s: {why}: {rules}", since / S));
         }
+    }
+
+    /// What the cluster outside has written since is here.
+    fn has_followed(&mut self, members: &[usize]) -> bool {
+        let Some(source) = self.source else { return false };
+        if self.heal.mark.is_none() && self.stats.source_commits >= self.heal.source_commits + FRESH {
+            let disk = &self.nodes[source].disk;
+            self.heal.mark = Some(Pos { lsn: disk.flushed, ..disk.written });
+        }
+        let Some(mark) = self.heal.mark else { return false };
+        members.iter().all(|member| {
+            let disk = &self.nodes[self.current[*member]].disk;
+            self.wal.contains(Pos { lsn: disk.flushed, ..disk.written }, mark)
+        })
     }
 
     /// This part is done: the whole comes next, then silence, then the end.

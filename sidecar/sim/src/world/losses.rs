@@ -103,7 +103,10 @@ impl World {
     /// Another complete directory has every commit that must not be lost: what this one holds may go.
     fn may_lose(&self, node: usize) -> bool {
         use crate::model::wal::Pos;
-        let others = (0..self.nodes.len()).filter(|other| *other != node && !self.nodes[*other].zombie);
+        let others = (0..self.nodes.len()).filter(|other| {
+            let n = &self.nodes[*other];
+            *other != node && !n.zombie && !n.outside
+        });
         let mut copies = 0;
         for other in others {
             let disk = &self.nodes[other].disk;

@@ -18,6 +18,7 @@ mod replication;
 mod rewind;
 mod server;
 mod setting;
+mod source;
 mod store;
 mod supervisor;
 mod tasks;
@@ -54,6 +55,8 @@ const BOOTSTRAP: Time = 60 * S;
 pub struct Stats {
     /// Acknowledged transactions.
     pub acks: u64,
+    /// Transactions of the cluster outside.
+    pub source_commits: u64,
     /// Promotions after the first.
     pub failovers: u64,
     /// Calls of a core.
@@ -117,6 +120,9 @@ pub(crate) struct World {
     /// Members that people have fenced, one entry a fence; and whether there ever was one.
     fenced: Vec<usize>,
     fenced_once: bool,
+    /// The server outside, and whether the configuration says that this cluster follows it.
+    pub(crate) source: Option<usize>,
+    pub(crate) following: bool,
     probes: [u32; PROBES],
     pub(crate) check: Checker,
     pub(crate) stats: Stats,
@@ -188,6 +194,8 @@ impl World {
             faults: faults::Active::default(),
             fenced: Vec::new(),
             fenced_once: false,
+            source: None,
+            following: false,
             probes: [0; PROBES],
             check: Checker::new(&plan.config),
             stats: Stats::default(),
@@ -219,6 +227,9 @@ impl World {
             let start = self.draws.between(For::Process, node, 0, 500 * MS);
             self.push(start, Ev::AgentStart { node, pod: 0 });
         }
+        if plan.config.source {
+            self.found_source();
+        }
         self.push(S, Ev::Second);
     }
 
@@ -238,6 +249,9 @@ impl World {
             "synchronous_mode": mode(durability), "synchronous_mode_strict": config.strict,
             "maximum_lag_on_failover": 1_048_576,
         });
+        if config.source {
+            document["standby_cluster"] = Self::names_source();
+        }
         for (key, value) in &config.more {
             document[key] = value.clone();
         }
@@ -298,6 +312,7 @@ impl World {
             Ev::FaultEnds { op, node, member } => self.fault_ends(op, node, member),
             Ev::PodGone { node, pod } => self.pod_gone(node, pod),
             Ev::Second => self.second(),
+            Ev::SourceWrites => self.source_writes(),
         }
     }
 

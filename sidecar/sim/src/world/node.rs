@@ -26,6 +26,10 @@ pub(crate) struct Node {
     pub(crate) up: bool,
     /// An old pod that nobody knows any more.
     pub(crate) zombie: bool,
+    /// No member, but the server outside.
+    pub(crate) outside: bool,
+    /// Since when its agent, undisturbed, has read that the cluster follows another one.
+    pub(crate) knows_since: Option<u64>,
     pub(crate) clock: Clock,
     pub(crate) agent: Agent,
     pub(crate) supervisor: Supervisor,
@@ -196,6 +200,13 @@ impl Node {
 impl World {
     /// Makes a pod object and what is behind it; nothing runs yet but the supervisor.
     pub(crate) fn new_pod(&mut self, member: usize, disk: Disk) -> usize {
+        let index = self.new_place(member, disk);
+        self.new_pod_object(index);
+        index
+    }
+
+    /// A machine with a volume.
+    pub(super) fn new_place(&mut self, member: usize, disk: Disk) -> usize {
         let index = self.nodes.len();
         let mut clock = Clock::new((1000 + 137 * index as u64) * S);
         clock.set_rate(self.now, self.plan.config.drift_ppm.get(member).copied().unwrap_or(0));
@@ -207,6 +218,8 @@ impl World {
             pod: 0,
             up: true,
             zombie: false,
+            outside: false,
+            knows_since: None,
             clock,
             agent: Agent {
                 core: None,
@@ -244,7 +257,6 @@ impl World {
         };
         self.nodes.push(node);
         self.net.add();
-        self.new_pod_object(index);
         index
     }
 

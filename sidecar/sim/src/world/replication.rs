@@ -45,8 +45,7 @@ impl World {
             return;
         }
         let Some(upstream) = &n.server.config.upstream else { return };
-        let ip = &upstream.ip;
-        let target = self.nodes.iter().position(|u| u.ip == *ip && u.up && u.frozen == 0);
+        let target = self.server_at(upstream);
         let Some(up) = target.filter(|up| self.linked(node, *up)) else { return self.connect_soon(node, 300) };
         if self.nodes[up].server.pm != Pm::Up || !self.may_stream(node, up) {
             return self.connect_soon(node, 200);

@@ -23,6 +23,8 @@ impl World {
                 self.takes(node, 20, 1_500)
             }
             2 => self.compared(node, source),
+            // What pg_rewind needs to know of its source only a primary tells.
+            3 if source.is_some_and(|source| !self.nodes[source].server.primary) => failed("the source is no primary"),
             3 => self.source_ready(node, source).unwrap_or_else(|| self.rewind_begins(node, source)),
             _ => {
                 let begun_on = self.nodes[node].task.as_ref().map_or(0, |run| run.source);
@@ -53,6 +55,18 @@ impl World {
             return Step::Done(Ok(()));
         }
         Step::Again(5 * MS)
+    }
+
+    /// The same comparison beside a running standby.
+    pub(super) fn parted(&mut self, node: usize, step: u32, from: &Upstream) -> Step {
+        if step == 1 {
+            return self.takes(node, 5, 300);
+        }
+        let Some(source) = self.source(node, from) else { return failed("the source does not answer") };
+        match self.divergence(node, source) {
+            Divergence::Diverged(why) => Step::Done(Err(TaskError::Hopeless(why))),
+            Divergence::None | Divergence::Unknown(_) => Step::Done(Ok(())),
+        }
     }
 
     fn divergence(&self, node: usize, source: usize) -> Divergence {

@@ -48,6 +48,7 @@ impl World {
             Task::PostBootstrap => self.post_bootstrap(node, step),
             Task::BaseBackup { from, .. } => self.base_backup(node, step, from),
             Task::Rewind { from, .. } => self.rewind(node, step, from),
+            Task::Compare { from } => self.parted(node, step, from),
             Task::StartPrimary { config } => self.start_primary(node, step, config),
             Task::StartStandby { config } => self.start_standby(node, step, config),
             Task::CopySlots { from, slots, config } => self.copy_slots(node, step, from, slots, config),
@@ -132,17 +133,20 @@ impl World {
         if step == 1 { self.takes(node, 30, 800) } else { Step::Done(Ok(())) }
     }
 
-    /// The source runs as primary, and is reached.
+    /// The source runs as primary (of a standby cluster at all), and is reached.
     pub(super) fn source(&self, node: usize, from: &Upstream) -> Option<usize> {
-        let source = self.nodes.iter().position(|n| n.ip == from.ip && n.up && n.frozen == 0)?;
-        let n = &self.nodes[source];
-        (n.server.writable() && self.linked(node, source)).then_some(source)
+        let source = self.server_at(from)?;
+        let server = &self.nodes[source].server;
+        let serves = server.writable() || (server.pm == Pm::Up && self.knows_standby(node));
+        (serves && self.linked(node, source)).then_some(source)
     }
 
     /// Waits until the source's control file tells its timeline. None: go on.
     pub(super) fn source_ready(&mut self, node: usize, source: Option<usize>) -> Option<Step> {
         let Some(source) = source else { return Some(failed("the source is no primary")) };
-        if self.nodes[source].disk.control_timeline == self.timeline(source) || mutants::on(Mutant::RewindAtOnce) {
+        let standby = !self.nodes[source].server.primary;
+        let told = self.nodes[source].disk.control_timeline == self.timeline(source);
+        if told || standby || mutants::on(Mutant::RewindAtOnce) {
             if let Some(run) = &mut self.nodes[node].task {
                 run.source = 0;
             }

@@ -1,11 +1,17 @@
 //! The facts of [`matriarch_ha::divergence`]: where our directory ends, and what the leader says of its timelines.
 
+use std::time::Duration;
+
 use matriarch_ha::divergence::{Divergence, Local, compare};
 use matriarch_ha::effect::Upstream;
 use matriarch_ha::event::ControlData;
 use matriarch_ha::types::{Lsn, Timeline};
 
+use super::super::remote::Remote;
 use super::super::{Error, Postgres, controldata, tool};
+
+/// A running server has so long to say where it is.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The name of a timeline's history file.
 fn history_file(timeline: Timeline) -> String {
@@ -15,17 +21,46 @@ fn history_file(timeline: Timeline) -> String {
 impl Postgres {
     /// Compares the stopped directory with the leader; none: the image has no psql to ask it.
     pub(super) async fn compared(&self, leader: &Upstream) -> Result<Option<Divergence>, Error> {
-        let Some(remote) = self.identify(leader).await? else { return Ok(None) };
-        let history = match remote.timeline {
-            Timeline(0 | 1) => None,
-            Timeline(number) => {
-                let command = format!("TIMELINE_HISTORY {number}");
-                let Some(said) = self.walsender(leader, &[&command]).await? else { return Ok(None) };
-                Some(file_of(&said).to_owned())
-            }
-        };
+        let Some((remote, history)) = self.history_of(leader).await? else { return Ok(None) };
         let local = self.local().await?;
         Ok(Some(compare(&local, remote.timeline, history.as_deref())))
+    }
+
+    /// Who it is, and the history of its timeline; none: the image has no psql.
+    async fn history_of(&self, leader: &Upstream) -> Result<Option<(Remote, Option<String>)>, Error> {
+        let Some(remote) = self.identify(leader).await? else { return Ok(None) };
+        let Timeline(number @ 2..) = remote.timeline else { return Ok(Some((remote, None))) };
+        let said = self.walsender(leader, &[&format!("TIMELINE_HISTORY {number}")]).await?;
+        Ok(said.map(|said| (remote, Some(file_of(&said).to_owned()))))
+    }
+
+    /// Compares the log of a running standby with the history of the server that it follows; fails for good where they have parted.
+    pub(super) async fn parted(&self, from: &Upstream) -> Result<(), Error> {
+        self.write_passfile().await?;
+        let Some((remote, history)) = self.history_of(from).await? else { return Ok(()) };
+        let status = self.query(QUERY_TIMEOUT).await.map_err(|error| Error::State(format!("{error:?}")))?;
+        if status.system_id != remote.system_id {
+            let (theirs, ours) = (remote.system_id, status.system_id);
+            return Err(Error::State(format!("{} belongs to another cluster ({theirs}, ours is {ours})", from.host)));
+        }
+        // Without a WAL receiver a session tells the timeline of the last restartpoint only; pg_control may know of a later one.
+        let mut local = self.local().await?;
+        if status.timeline >= local.timeline {
+            (local.timeline, local.history) = (status.timeline, self.own_history(status.timeline).await?);
+            local.lsn = local.lsn.max(status.received).max(status.replayed);
+        }
+        match compare(&Local { standby: true, end: None, ..local }, remote.timeline, history.as_deref()) {
+            Divergence::Diverged(why) => Err(Error::Hopeless(why)),
+            Divergence::None | Divergence::Unknown(_) => Ok(()),
+        }
+    }
+
+    /// The history file of a timeline that we are on.
+    async fn own_history(&self, timeline: Timeline) -> Result<Option<String>, Error> {
+        Ok(match timeline {
+            Timeline(0 | 1) => None,
+            other => self.supervisor.read(self.place.data_dir.join("pg_wal").join(history_file(other))).await?,
+        })
     }
 
     /// Where our directory ends.
@@ -44,10 +79,7 @@ impl Postgres {
             _ => (data.timeline, data.checkpoint),
         };
         let end = if standby { None } else { self.end_of_log(&data).await? };
-        let history = match timeline {
-            Timeline(0 | 1) => None,
-            other => self.supervisor.read(self.place.data_dir.join("pg_wal").join(history_file(other))).await?,
-        };
+        let history = self.own_history(timeline).await?;
         Ok(Local { timeline, lsn, end, standby, history })
     }
 

@@ -44,6 +44,7 @@ impl Postgres {
             Task::BaseBackup { from, leader } => self.base_backup(&from, &leader).await,
             Task::Restore => self.restore().await,
             Task::CopySlots { from, slots, config } => self.copy_slots(&from, &slots, &config).await,
+            Task::Compare { from } => self.parted(&from).await,
             Task::Rewind { from, pg_rewind } => self.rewind(&from, pg_rewind).await,
             Task::StartPrimary { config } => self.start_primary(&config).await,
             Task::StartStandby { config } => self.start_standby(&config).await,
