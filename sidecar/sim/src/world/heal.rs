@@ -196,6 +196,14 @@ impl World {
         if self.current.iter().all(stranger) {
             return Some("the only copy is one that the last leader did not know of");
         }
+        // Only the cluster outside has the WAL that each copy lacks, and it is followed no more.
+        let lacks = |member: &usize| {
+            let disk = &self.nodes[self.current[*member]].disk;
+            !disk.intact() || disk.written.lsn < disk.consistent
+        };
+        if self.source.is_some() && members.iter().all(lacks) {
+            return Some("promoted without the WAL that it lacks: a person lets it follow again");
+        }
         // A volume was lost whose member alone may lead by what is stored: a write of it that came late says so.
         if self.phase == Phase::Healed && !self.electable(members) {
             return Some("those who are left may lack commits");
