@@ -134,6 +134,7 @@ fn a_promoted_cluster_reserves_a_timeline_that_the_remote_one_has_not_reached() 
     let mut world = standby_cluster();
     let leader = world.leader().unwrap();
     // The remote cluster has had failovers of its own since the lock was taken.
+    world.remote.as_mut().unwrap().timeline = 11;
     for name in ["x-0", "x-1"] {
         world.node(name).db.data.as_mut().unwrap().timeline = 11;
     }
