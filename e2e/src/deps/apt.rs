@@ -30,6 +30,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("pgbackrest", "pgbackrest"),
     ("promtool", "prometheus"),
     ("buildah", "buildah"),
+    ("openssl", "openssl"),
     ("lua5.4", "lua5.4"),
 ];
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
 use super::case::Case;
-use super::day_two::{changes, declared, drift, killed, losses, rights, wiped, wishes};
+use super::day_two::{changes, declared, drift, killed, losses, rights, secrets, wiped, wishes};
 use super::report::Row;
 use super::world::World;
 use super::{api, bootstrap, containers, idle, input, partition, plugin, pods, switchover, upgrade};
@@ -105,6 +105,7 @@ pub const ALL: &[Scenario] = &[
     fault("reload", (100, 1_000), |case| Box::pin(changes::reloaded(case))),
     fault("ordered-restart", (2_000, 5_000), |case| Box::pin(changes::restarted(case))),
     fault("declared", (100, 1_000), |case| Box::pin(declared::all(case))),
+    fault("secrets-changed", (100, 3_000), |case| Box::pin(secrets::rotated(case))),
     fault("switchover-by-field", (300, 5_000), |case| Box::pin(wishes::switchover(case))),
     fault("hibernate", (30_000, 90_000), |case| Box::pin(wishes::hibernate(case))),
     fault("fenced", (300, 5_000), |case| Box::pin(wishes::fence(case))),

@@ -7,5 +7,6 @@ pub mod killed;
 pub mod losses;
 mod outside;
 pub mod rights;
+pub mod secrets;
 pub mod wiped;
 pub mod wishes;
