@@ -6,7 +6,7 @@ E2E := cargo run --quiet --package matriarch-e2e --
 NAME ?= dev
 NODES ?= 1
 SEEDS ?= 20000
-CLUSTERS ?= 100
+CLUSTERS ?= 300
 SIM := $(or $(CARGO_TARGET_DIR),target)/sim/matriarch-sim
 # The majors take turns by commit; MAJOR=15 chooses one.
 MAJORS := 15 16 18
@@ -21,7 +21,7 @@ demo: deps ## A real Kubernetes here, three PostgreSQL, the primary killed, a ne
 	$(E2E) demo
 
 .PHONY: test
-test: deps fmt-check lint unit wrong-specs simulate-quick bare-quick scenarios packaging ## Everything that CI runs: format, lints, unit tests, generated files, simulated clusters, scenarios outside of pods and on a real cluster, packages there (2.5 minutes)
+test: deps fmt-check lint unit wrong-specs simulate-quick bare-quick scenarios packaging scale ## Everything that CI runs: format, lints, unit tests, generated files, simulated clusters, scenarios outside of pods and on a real cluster, packages there, 300 clusters (50 minutes)
 
 .PHONY: test-full
 test-full: deps fmt-check lint unit simulate mutants ## Everything, on every PostgreSQL major, 20,000 simulated clusters; writes docs/mutants.md and docs/measured-MAJOR.md
@@ -29,6 +29,7 @@ test-full: deps fmt-check lint unit simulate mutants ## Everything, on every Pos
 	for major in 16 18; do bin=$$($(E2E) programs --postgres $$major); MATRIARCH_REQUIRE_POSTGRES=1 MATRIARCH_POSTGRES_BIN=$$bin cargo test --package matriarch-sidecar --test conformance; done
 	MATRIARCH_FULL=1 cargo test --package matriarch-ha --test exhaustive -- --nocapture --test-threads 1
 	for major in $(MAJORS); do $(E2E) test --postgres $$major --report docs/measured-$$major.md; done
+	$(E2E) scale --clusters $(CLUSTERS) --report docs/measured-scale.md
 
 .PHONY: deps
 deps: ## Install what is needed: packages, Kubernetes from Go modules, images (nothing to do the second time)
@@ -48,7 +49,7 @@ wrong-specs: deps ## Specs that cannot work, against a real API server: each is 
 	$(E2E) with-api -- cargo test --quiet --package matriarch-operator --test apiserver -- --nocapture
 
 .PHONY: scale
-scale: deps ## What the operator costs with many clusters, whose pods are objects only (CLUSTERS=100)
+scale: deps ## What the operator costs with many clusters, whose pods are objects only (CLUSTERS=300)
 	$(E2E) scale --clusters $(CLUSTERS) $(ARGS)
 
 .PHONY: bare
