@@ -121,6 +121,10 @@ impl World {
         self.following = follows;
         self.check.commanded_at = Some(self.now);
         self.check.follows(follows, self.now);
+        // Agents are looked at once a second: what they knew before may have been otherwise in between.
+        for node in &mut self.nodes {
+            node.knows_since = None;
+        }
         let section = if follows { Self::names_source() } else { serde_json::Value::Null };
         self.edit_config("standby_cluster", section);
     }
