@@ -81,6 +81,7 @@ pub const ALL: &[Scenario] = &[
     fault("pod-killed", (TTL_AND_2, 20_000), |case| Box::pin(containers::everything(case))),
     fault("agent-killed", (100, 3_000), |case| Box::pin(containers::agent(case))),
     fault("supervisor-killed", (TTL_AND_2, 20_000), |case| Box::pin(containers::supervisor(case))),
+    Scenario { nodes: 2, ..fault("node-drained", (300, 5_000), |case| Box::pin(wishes::drained(case))) },
     fault("agent-upgraded", (100, 1_000), |case| Box::pin(upgrade::agents(case))),
     fault("agent-stopped", (TTL_AND_2, 20_000), |case| Box::pin(containers::agent_stopped(case))),
     fault("pod-frozen-and-cut", (TTL_AND_2, 20_000), |case| Box::pin(partition::frozen(case))),
@@ -88,7 +89,6 @@ pub const ALL: &[Scenario] = &[
         promise: Promise::ASYNC,
         ..fault("pod-frozen-async", (TTL_AND_2, 20_000), |case| Box::pin(partition::frozen_async(case)))
     },
-    Scenario { nodes: 2, ..fault("node-drained", (300, 5_000), |case| Box::pin(wishes::drained(case))) },
     Scenario { nodes: 2, ..fault("operator-killed-drained", (300, 5_000), |case| Box::pin(killed::drained(case))) },
     // Moves the member that is alone on its node, with its volume, to the others: what needs one alone comes before.
     Scenario {
