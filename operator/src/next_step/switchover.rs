@@ -6,7 +6,7 @@ use super::{Step, leads, restart, rolling};
 use crate::config;
 use crate::member::Member;
 use crate::observe::Seen;
-use crate::plan::locks::{RESULT_ANNOTATION, switchover_asked};
+use crate::plan::locks::{RESULT_ANNOTATION, switchover_asked, switchover_is_ours};
 
 /// For how long, in seconds, a switchover that was asked for is not asked for again.
 pub const SWITCHOVER_PATIENCE: i64 = 60;
@@ -36,7 +36,8 @@ pub(super) fn under_way(seen: &Seen) -> Option<Step> {
         return super::field::unresolved(seen)
             .then(|| Step::wait("Switchover", "waiting until the new leader has the lock"));
     }
-    if asked_for(seen).is_some_and(|age| age > WITHDRAWN_AFTER) && seen.leader().is_some() {
+    let unanswered = asked_for(seen).is_some_and(|age| age > WITHDRAWN_AFTER) && switchover_is_ours(seen);
+    if unanswered && seen.leader().is_some() {
         return Some(Step::Withdraw {
             why: format!("no agent acted on the switchover within {WITHDRAWN_AFTER} s, so it is taken back"),
         });

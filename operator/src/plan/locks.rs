@@ -12,6 +12,8 @@ use crate::observe::Seen;
 
 /// On the `-failover` object: when the operator asked for a switchover last.
 pub const ASKED_ANNOTATION: &str = "matriarch.dev/switchover-asked";
+/// On the `-failover` object: what that was, from whom to whom. A person's request leaves it there.
+const REQUEST_ANNOTATION: &str = "matriarch.dev/switchover-request";
 
 /// On the `-failover` object: what `spec.switchover` asked for last: `{"id", "from", "to"}`.
 pub const FIELD_ANNOTATION: &str = "matriarch.dev/switchover";
@@ -107,6 +109,7 @@ pub fn switchover(seen: &Seen, from: &str, to: &str, id: Option<&str>) -> Option
         "leader": from,
         "member": to,
         (ASKED_ANNOTATION): seen.now.to_string(),
+        (REQUEST_ANNOTATION): request(from, to),
         (RESULT_ANNOTATION): null,
     });
     if let Some(id) = id {
@@ -117,7 +120,7 @@ pub fn switchover(seen: &Seen, from: &str, to: &str, id: Option<&str>) -> Option
 
 /// Takes back a switchover that no agent acted on.
 pub fn withdraw(seen: &Seen, why: &str) -> Option<Write> {
-    on_failover(seen, &json!({"leader": null, "member": null, (RESULT_ANNOTATION): why}))
+    on_failover(seen, &json!({"leader": null, "member": null, (REQUEST_ANNOTATION): null, (RESULT_ANNOTATION): why}))
 }
 
 /// Notes that a volume is replaced now; written before anything is deleted, so that the next one waits in any case.
@@ -133,6 +136,21 @@ fn on_failover(seen: &Seen, annotations: &Value) -> Option<Write> {
         "annotations": annotations,
     }});
     Some(Write::Patch { kind: seen.lock_kind(), name, body })
+}
+
+fn request(from: &str, to: &str) -> String {
+    format!("from {from} to {to}")
+}
+
+/// What is asked for is what the operator asked for last: the same, and the lock has not changed hands since, for then that was done,
+/// and somebody asks for it once more.
+pub fn switchover_is_ours(seen: &Seen) -> bool {
+    let failover = seen.names().failover();
+    let said = |key: &str| seen.lock_annotation(&failover, key).unwrap_or_default();
+    let same = said(REQUEST_ANNOTATION) == request(said("leader"), said("member"));
+    let acquired = seen.lock_annotation(&seen.names().leader(), "acquireTime");
+    let acquired: Option<Timestamp> = acquired.and_then(|at| at.parse().ok());
+    same && switchover_asked(seen).zip(acquired).is_some_and(|(asked, acquired)| acquired < asked)
 }
 
 /// When the operator asked for a switchover last.

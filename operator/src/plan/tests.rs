@@ -276,6 +276,33 @@ fn steps() {
 }
 
 #[test]
+fn only_the_operators_own_switchover_is_taken_back() {
+    let asked = |from: &str, to: &str, acquired: &str| {
+        step_of(|seen| {
+            seen.now = jiff::Timestamp::from_second(1_000).unwrap();
+            let write = locks::switchover(seen, "orders-0", "orders-1", None).unwrap();
+            let Write::Patch { body, .. } = write else { panic!("{write:?}") };
+            for (key, value) in body["metadata"]["annotations"].as_object().unwrap() {
+                annotate(seen, "orders-failover", key, value.as_str().unwrap_or_default());
+            }
+            // Done or not; and then somebody's request.
+            annotate(seen, "orders-leader", "acquireTime", acquired);
+            annotate(seen, "orders-failover", "leader", from);
+            annotate(seen, "orders-failover", "member", to);
+            seen.now = jiff::Timestamp::from_second(1_200).unwrap();
+        })
+    };
+    let (before, after) = ("1970-01-01T00:10:00.123456+00:00", "1970-01-01T00:16:41.123456+00:00");
+    assert!(matches!(asked("orders-0", "orders-1", before), Step::Withdraw { .. }), "no agent acted on it");
+    for (from, to, acquired) in
+        [("orders-0", "orders-2", before), ("orders-1", "orders-0", after), ("orders-0", "orders-1", after)]
+    {
+        let step = asked(from, to, acquired);
+        assert!(matches!(step, Step::Wait { reason: "Switchover", .. }), "a person's request: {step:?}");
+    }
+}
+
+#[test]
 fn scaling_down_keeps_the_leader() {
     let lead = |leader: &'static str| {
         move |s: &mut Seen| {
