@@ -20,7 +20,7 @@ use crate::workload::{clock, longest_gap};
 const LONG_ENOUGH: Duration = Duration::from_mins(2);
 /// What a rolling update's longest gap may be above twice a switchover's: its leader hands over to a server that has just
 /// started, with cold caches, while a pod starts on one of two cores.
-const ALLOWANCE: Duration = Duration::from_millis(500);
+const ALLOWANCE: Duration = Duration::from_secs(1);
 
 /// Three members become four, then two while the leader is the one that would go first, then three again.
 pub async fn scaled(case: &Case) -> Result<()> {
