@@ -68,6 +68,7 @@ enum Source {
 pub fn run(options: Options) -> Result<(), RunError> {
     // Signals first: one that comes now waits in the descriptor.
     let signals = sys::signals().map_err(setup("receive signals"))?;
+    sys::heed_stops().map_err(setup("receive signals"))?;
     let _alone = if options.detached { Some(detach(&options.socket)?) } else { None };
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|errno| setup("become a subreaper")(errno.into()))?;

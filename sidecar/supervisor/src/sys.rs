@@ -1,4 +1,4 @@
-//! What the kernel is asked for: clock, timer, signals, locks, memory. Wrappers of rustix and nix, without unsafe code but for one call.
+//! What the kernel is asked for: clock, timer, signals, locks, memory. Wrappers of rustix and nix, without unsafe code but for two calls.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
-use nix::sys::signal::{SigSet, SigmaskHow, kill, sigprocmask};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
@@ -101,6 +101,18 @@ pub fn signal_group(pid: i32, signal: Signal) {
     if pid > 1 {
         let _ = kill(Pid::from_raw(-pid), signal);
     }
+}
+
+/// What ignores a signal is inherited by all programs that are started, and a shell cannot trap a signal again that was ignored
+/// when it began. Whoever starts us in the background of a script lets us ignore SIGINT and SIGQUIT, by which PostgreSQL and its
+/// scripts are stopped.
+#[allow(unsafe_code, reason = "a handler could be wrong; here is none, but the kernel's own action")]
+pub fn heed_stops() -> io::Result<()> {
+    for signal in [Signal::SIGINT, Signal::SIGQUIT] {
+        // SAFETY: no handler is installed.
+        unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl)? };
+    }
+    Ok(())
 }
 
 /// SIGKILL to every process of the pid namespace but process 1, in one step that no fork can slip through.

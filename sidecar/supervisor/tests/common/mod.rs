@@ -243,8 +243,14 @@ fn spawn(program: &Path, dir: &Path, socket: &str, setup: &Setup) -> Child {
     if let Some(versions) = &setup.versions {
         words.extend(["--versions".to_owned(), versions.clone()]);
     }
-    let mut command = Command::new(&words[0]);
-    command.args(&words[1..]).stdin(Stdio::null()).current_dir("/").process_group(0);
+    // As a script starts it in the background: what it does not undo, PostgreSQL's scripts inherit.
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", r#"trap '' INT QUIT; exec "$@""#, "sh"])
+        .args(&words)
+        .stdin(Stdio::null())
+        .current_dir("/")
+        .process_group(0);
     command.env("KUBERNETES_SERVICE_HOST", "10.0.0.1").env("MATRIARCH_SECRET", "x").envs(&setup.env);
     if let Some(path) = &setup.path {
         command.env("PATH", format!("{path}:/usr/bin:/bin:/usr/sbin:/sbin"));
