@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::free_port;
 use matriarch_ha::effect::{Patch, StoreCall};
 use matriarch_ha::event::{Event, Kind, Object, StoreError, StoreEvent};
 use matriarch_sidecar::config::Config;
@@ -28,10 +31,6 @@ fn binary(name: &str) -> Option<PathBuf> {
     let own = std::env::var_os("MATRIARCH_KUBE_BIN").map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
     own.into_iter().chain(std::env::split_paths(&path)).map(|dir| dir.join(name)).find(|path| path.is_file())
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Kubernetes {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Step, serving_leader, switchover};
 use crate::observe::Seen;
-use crate::plan::locks::{FIELD_ANNOTATION, RESULT_ANNOTATION, switchover_asked};
+use crate::plan::locks::{FIELD_ANNOTATION, RESULT_ANNOTATION};
 
 /// What was asked for by the field last.
 struct Asked {
@@ -94,7 +94,7 @@ fn follow(seen: &Seen, Asked { from, to, .. }: Asked) -> Look {
     if let Some(why) = seen.lock_annotation(&seen.names().failover(), RESULT_ANNOTATION) {
         return Look::Failed { from: old, to: new, message: format!("{why}; write another id to try again") };
     }
-    let age = switchover_asked(seen).map_or(i64::MAX, |at| seen.now.as_second() - at.as_second());
+    let age = switchover::asked_for(seen).unwrap_or(i64::MAX);
     match seen.leader() {
         Some(other) if other != from => Look::Failed {
             from: old,

@@ -26,7 +26,7 @@ fn scheduled(seen: &Seen) -> bool {
 }
 
 /// For how many seconds the operator's last request has been there.
-fn asked_for(seen: &Seen) -> Option<i64> {
+pub(super) fn asked_for(seen: &Seen) -> Option<i64> {
     switchover_asked(seen).map(|at| seen.now.as_second() - at.as_second())
 }
 

@@ -97,8 +97,12 @@ impl Candidate<'_> {
             Some(Some(Err(_))) => false,
             Some(Some(Ok(peer))) => as_far(peer) && !peer.nofailover,
         };
-        let first = |m: &&Member| !m.tags.nofailover && self.precedes(&m.name, m.tags.failover_priority);
-        self.members.iter().filter(first).any(|m| may_lead(&m.name))
+        self.members.iter().filter(|m| self.waits_for(m)).any(|m| may_lead(&m.name))
+    }
+
+    /// As far as its tags tell, it may lead, and comes before us.
+    fn waits_for(&self, member: &Member) -> bool {
+        !member.tags.nofailover && self.precedes(&member.name, member.tags.failover_priority)
     }
 }
 
@@ -176,10 +180,7 @@ fn count(round: &Round, me: &Candidate<'_>) -> Outcome {
         }
     }
     // One that would come before us is waited for also when the votes are there.
-    let first = |name: &String| {
-        let member = me.members.iter().find(|m| m.name == *name);
-        member.is_some_and(|m| !m.tags.nofailover && me.precedes(name, m.tags.failover_priority))
-    };
+    let first = |name: &String| me.members.iter().find(|m| m.name == *name).is_some_and(|m| me.waits_for(m));
     if !voting {
         let waited: Vec<String> = open.into_iter().filter(|n| Some(n.as_str()) != me.former).collect();
         return if waited.is_empty() { Outcome::Won } else { Outcome::Open(waited) };

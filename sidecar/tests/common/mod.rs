@@ -92,7 +92,7 @@ pub struct Member {
 /// A port that nobody else gets: one that the kernel chose would be free again before PostgreSQL binds it, and could
 /// become another member's (of a script beside this one), or a client's. So: each number once, below the range that
 /// the kernel takes ports from.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(20_000);
     loop {
         let port = NEXT.fetch_add(1, Ordering::Relaxed);

@@ -266,7 +266,7 @@ impl Core {
                 self.locks.forget(&name);
                 self.observe_lock(now);
             }
-            Call::Lock | Call::LockRead if !stored => self.lock_retry_at = now.plus_ms(STORE_RETRY_MS),
+            Call::Lock | Call::LockRead if !stored => self.write_later(now, self.id.leader_object.clone()),
             Call::Sync | Call::SyncRead if !stored => self.write_later(now, self.id.sync_object.clone()),
             Call::Config if !stored => self.write_later(now, self.id.config_object.clone()),
             // Somebody else moved: the watch delivers it within milliseconds, and the rules look again.

@@ -123,7 +123,7 @@ impl Core {
     /// Takes or renews the lock by CAS. What is confirmed counts from now.
     pub(super) fn write_lock(&mut self, now: Now, renewal: bool, effects: &mut Vec<Effect>) {
         let boot = now.boot;
-        if self.lock_write_in_flight() || boot < self.lock_retry_at {
+        if self.lock_write_in_flight() || self.too_early(boot, &self.id.leader_object) {
             return;
         }
         let fence_ms = self.fence_to_tell(renewal).then_some(PAUSE_FENCE_MS);
@@ -259,7 +259,7 @@ impl Core {
     }
 
     fn release(&mut self, now: Boot, at: Option<(Timeline, Lsn)>, effects: &mut Vec<Effect>) {
-        if self.lock_write_in_flight() || now < self.lock_retry_at {
+        if self.lock_write_in_flight() || self.too_early(now, &self.id.leader_object) {
             return;
         }
         if self.server.running {

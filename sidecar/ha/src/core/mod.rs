@@ -192,10 +192,9 @@ pub struct Core {
     owners: Vec<Value>,
     calls: BTreeMap<u64, (Boot, Call)>,
     lock_sent: Boot,
-    lock_retry_at: Boot,
     /// The timeline that our last write of the lock which reserved one said, 0: none.
     reserved: Timeline,
-    /// By object, of those that are not written on a schedule of their own: a write failed, not again before.
+    /// By object that members share: a write failed, not again before.
     retry_at: BTreeMap<String, Boot>,
     permit_seq: u64,
     permitted: Option<Option<Boot>>,
@@ -311,7 +310,6 @@ impl Core {
             owners: Vec::new(),
             calls: BTreeMap::new(),
             lock_sent: Boot(0),
-            lock_retry_at: Boot(0),
             reserved: Timeline::default(),
             retry_at: BTreeMap::new(),
             permit_seq: 0,

@@ -48,7 +48,6 @@ impl Core {
         match self.holder(now) {
             Holder::Me => {
                 earliest(Some(self.lock_sent.plus_ms(self.config.loop_wait_ms)));
-                earliest(Some(self.lock_retry_at));
                 self.retry_at.values().for_each(|at| earliest(Some(*at)));
                 earliest(Some(self.queried_at.plus_ms(self.config.loop_wait_ms)));
                 if self.lease.confirmed().is_none_or(|c| c < self.lock_sent) {
