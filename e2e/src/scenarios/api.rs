@@ -16,7 +16,7 @@ pub async fn down(case: &Case) -> Result<()> {
     case.cluster().stop_api_server()?;
     let until = Instant::now() + LONG;
     sleep_until(until).await;
-    back(case).await?;
+    case.world.start_api_server().await?;
     case.workload.writable(A_MINUTE).await?;
     let lock = case.herd.lock().await?;
     ensure!(lock.leader == case.lock.leader, "the lock went to {}", lock.leader);
@@ -34,7 +34,7 @@ pub async fn down_with_a_member_gone(case: &Case) -> Result<()> {
     let last = case.workload.history().last(|_| true).context("nothing was acknowledged")?;
     let after = last.done.saturating_sub(stopped);
     let here = clock::now();
-    back(case).await?;
+    case.world.start_api_server().await?;
     cluster.set_pod_frozen(own, &gone.name, false).await?;
     ensure!(after < TTL, "the primary acknowledged writes {after:.1?} after the API server had gone");
     case.note(format!("the primary stopped {:.1} s after the API server had gone", after.as_secs_f64()));
@@ -42,9 +42,4 @@ pub async fn down_with_a_member_gone(case: &Case) -> Result<()> {
     let first = case.workload.history().first(|one| one.sent > here).context("no write since")?;
     case.note(format!("writes {:.1} s after its return", first.done.saturating_sub(here).as_secs_f64()));
     case.world.wake_kubernetes().await
-}
-
-async fn back(case: &Case) -> Result<()> {
-    case.cluster().start_api_server()?;
-    case.cluster().wait("the API server is ready", A_MINUTE, || case.cluster().api_is_ready()).await
 }

@@ -2,6 +2,7 @@
 //! other.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -43,6 +44,8 @@ pub struct World {
     pub everything: bool,
     /// The rights that agents had so far.
     pub granted: Arc<Mutex<BTreeSet<Right>>>,
+    /// From when until when the API server answered without being ready.
+    pub unready: Arc<Mutex<Vec<Range<Timestamp>>>>,
 }
 
 impl World {
@@ -54,7 +57,8 @@ impl World {
         };
         let namespace = Namespace { cluster: cluster.clone(), name: namespace.to_owned() };
         let (major, began) = (major.to_owned(), Timestamp::now());
-        let world = Self { cluster, namespace, images, major, began, everything: false, granted: Arc::default() };
+        let (granted, unready) = Default::default();
+        let world = Self { cluster, namespace, images, major, began, everything: false, granted, unready };
         world.install(&world.images.sidecar.reference).await?;
         Ok(world)
     }
@@ -159,6 +163,17 @@ impl World {
             .await
     }
 
+    /// Starts the API server and waits until it is ready. Before that it also refuses what roles allow, everybody: it has
+    /// not read them yet.
+    pub async fn start_api_server(&self) -> Result<()> {
+        let (cluster, begin) = (&self.cluster, Timestamp::now());
+        cluster.start_api_server()?;
+        cluster.wait("the API server is ready", Duration::from_mins(1), || cluster.api_is_ready()).await?;
+        let mut unready = self.unready.lock().map_err(|_| anyhow::anyhow!("a scenario panicked"))?;
+        unready.push(begin..Timestamp::now());
+        Ok(())
+    }
+
     /// Undoes whatever faults a scenario left behind: cables, frozen processes, a dead API server.
     pub async fn heal(&self) -> Result<()> {
         let cluster = &self.cluster;
@@ -167,7 +182,7 @@ impl World {
             cluster.set_node_cut(&node.name, false)?;
         }
         if !cluster.component("apiserver").is_ok_and(crate::host::process::Process::is_alive) {
-            cluster.start_api_server()?;
+            self.start_api_server().await?;
         }
         cluster.wait("the API server is ready", Duration::from_mins(1), || cluster.api_is_ready()).await?;
         for node in cluster.layout().all_nodes() {

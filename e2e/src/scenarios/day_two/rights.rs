@@ -77,6 +77,7 @@ pub async fn audit(world: &World, row: &mut Row) -> Result<()> {
         held.extend(rights(narrow.rules.as_deref().unwrap_or_default()));
     }
     let granted = world.granted.lock().map_err(|_| anyhow::anyhow!("a scenario panicked"))?.clone();
+    let unready = world.unready.lock().map_err(|_| anyhow::anyhow!("a scenario panicked"))?.clone();
 
     let agents = format!("system:serviceaccount:{}:", world.namespace.name);
     let mut used: BTreeMap<&str, BTreeSet<Right>> = BTreeMap::new();
@@ -96,7 +97,8 @@ pub async fn audit(world: &World, row: &mut Row) -> Result<()> {
         requests += 1;
         let right = (access.group.clone(), access.request.resource.clone(), access.request.verb.clone());
         let leaves = deleted.get(&access.request.user).is_some_and(|at| access.arrived < *at + LEAVING);
-        if access.decision == "forbid" && leaves {
+        let early = unready.iter().any(|range| range.contains(&access.arrived));
+        if access.decision == "forbid" && (leaves || early) {
             return;
         }
         if access.decision == "forbid" {
