@@ -41,7 +41,7 @@ impl History {
     /// The cluster's timeline, 0 where nothing is stored.
     pub fn timeline(&self) -> Timeline {
         match (self.lines.last(), &self.text) {
-            (Some(last), _) => Timeline(last.timeline.0 + 1),
+            (Some(last), _) => Timeline(last.timeline.0.saturating_add(1)),
             (None, Some(_)) => Timeline(1),
             (None, None) => Timeline(0),
         }
@@ -55,7 +55,10 @@ impl History {
     /// What the leader on `timeline` has still to write needs its history file.
     pub fn lacks(&self, timeline: Timeline) -> bool {
         timeline.0 > 1
-            && self.lines.last().is_none_or(|last| last.timeline.0 + 1 != timeline.0 || last.leader.is_none())
+            && self
+                .lines
+                .last()
+                .is_none_or(|last| last.timeline.0.saturating_add(1) != timeline.0 || last.leader.is_none())
     }
 
     /// What is to be written by `leader`, whose history file has `file`: what is stored of lines that are the same is kept. `limit`

@@ -117,7 +117,12 @@ fn removing_the_section_promotes_the_cluster_and_adding_it_demotes_it() {
     world.run_until("demoted", 20_000, |w| {
         w.writable().is_empty() && w.nodes[&leader].db.running && upstream(w, &leader).as_deref() == Some("")
     });
-    assert_eq!(world.leader(), Some(leader), "the lock stays where it was");
+    assert_eq!(world.leader(), Some(leader.clone()), "the lock stays where it was");
+    // Once more under the same lock: the number of that promotion, too, is written where it outlives the lock object.
+    configure(&mut world, CONFIG);
+    world.run_until("promoted again", 10_000, |w| w.writable() == [leader.clone()]);
+    let number = |object: &str| world.annotation(object, "matriarch.dev/timeline");
+    assert_eq!((number("x-leader").as_deref(), number("x-sync")), (Some("10"), number("x-leader")));
 }
 
 #[test]

@@ -29,6 +29,9 @@ const BOOTSTRAP_AGAIN_MS: u64 = 60_000;
 const LOOK_AGAIN_MS: u64 = 200;
 /// A member that sent nothing is passed over for so long, milliseconds.
 const SHUN_MS: u64 = 60_000;
+/// A stored history that is so many timelines further than anybody is was not written by a leader: each number up to what is reserved
+/// costs a history file.
+const PLAUSIBLE: u32 = 1_000;
 
 impl Core {
     pub(super) fn act(&mut self, now: Now, action: Action, s: &Snapshot, effects: &mut Vec<Effect>) {
@@ -173,34 +176,45 @@ impl Core {
     }
 
     /// A standby that takes the lock, or leads and is to be promoted, reserves a timeline that nobody has reserved before; else the
-    /// number never goes back.
+    /// number never goes back, whether PostgreSQL runs here or not: the object may have been made anew.
     fn timeline_to_write(&mut self, known: Timeline, renewal: bool) -> Timeline {
-        let Some(status) = &self.server.status else { return known };
-        let sync = self.locks.get(&self.id.sync_object).map(crate::store::record::timeline).unwrap_or_default();
-        let highest = known.max(self.highest_timeline()).max(self.lease.timeline()).max(sync);
-        let reserves = status.in_recovery && (!renewal || self.wants_timeline());
+        let highest = known.max(self.highest_timeline()).max(self.lease.timeline()).max(self.timeline_of_sync());
+        let recovers = self.server.status.as_ref().is_some_and(|status| status.in_recovery);
+        let reserves = recovers && (!renewal || self.wants_timeline());
         if !reserves || mutants::on(Mutant::TimelineNotReserved) {
             return highest;
         }
         // Patroni reserves none: each of its members may have made one that nobody has heard of.
         let unheard = u32::try_from(self.patroni_members()).unwrap_or(0);
-        self.reserved = Timeline(highest.0 + 1 + unheard);
+        self.reserved = Timeline(highest.0.saturating_add(1).saturating_add(unheard));
+        // A claim of before does not say this number.
+        self.sync_claim = None;
         self.reserved
     }
 
-    /// The highest timeline that we or others are known to be on.
+    /// The highest timeline that we or others are known to be on, or to have been.
     fn highest_timeline(&self) -> Timeline {
         // The lock object may have been made anew since; what members say of themselves has outlived it.
         let published = self.members.iter().filter_map(|m| m.status.get("timeline").and_then(Value::as_u64)).max();
         let published = published.and_then(|t| u32::try_from(t).ok()).map_or(Timeline(0), Timeline);
-        self.server.status.as_ref().map_or(published, |status| published.max(status.timeline))
+        let known = self.server.status.as_ref().map_or(published, |status| published.max(status.timeline));
+        // And so has the history of those that are down now, unless it is nonsense that a person wrote.
+        let history = self.history.timeline();
+        if history.0 <= known.0.saturating_add(PLAUSIBLE) { known.max(history) } else { known }
+    }
+
+    /// What the last claim before a promotion said: its number was used, or still may be.
+    fn timeline_of_sync(&self) -> Timeline {
+        self.locks.get(&self.id.sync_object).map(crate::store::record::timeline).unwrap_or_default()
     }
 
     /// The lock says a timeline that this agent has reserved, and nobody has come to it since: members of a standby cluster follow the
-    /// timelines of another one, whoever has reserved them here.
+    /// timelines of another one, whoever has reserved them here. What was seen when it was reserved may have been old.
     pub(super) fn timeline_reserved(&self) -> bool {
         let stored = self.lease.record().map(|record| record.timeline).unwrap_or_default();
-        self.reserved != Timeline(0) && stored >= self.reserved && self.reserved > self.highest_timeline()
+        let of_sync = self.timeline_of_sync();
+        let claimed = of_sync > self.reserved || (of_sync == self.reserved && !self.sync_settled());
+        self.reserved != Timeline(0) && stored >= self.reserved && self.reserved > self.highest_timeline() && !claimed
     }
 
     /// To be promoted, but without a timeline of its own.
@@ -518,8 +532,8 @@ impl Core {
             let mut keys = state.annotations();
             keys.insert(CLAIM.to_owned(), Some(claim.clone()));
             let timeline = self.lease.timeline();
-            if timeline != Timeline(0) && state.leader.is_some() {
-                // Once more where it outlives the lock object.
+            if timeline != Timeline(0) {
+                // Once more where it outlives the lock object, before each promotion.
                 keys.insert(TIMELINE.to_owned(), Some(timeline.to_string()));
             }
             self.sync_claim = Some(claim);
