@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::declared;
 use crate::driver::handle::Handle;
 use crate::driver::{self, Ended, World, clock};
+use crate::heartbeat;
 use crate::logging::Logging;
 use crate::mounted;
 use crate::peers::{Peers, Sender};
@@ -70,6 +71,7 @@ pub async fn run(path: Option<&Path>, logging: Logging) -> anyhow::Result<()> {
             Reloader::new(path.map(Path::to_owned), config.clone(), postgres.clone(), logging, events.clone());
         tokio::spawn(declared::keep(handle.clone(), reloader.clone(), events.clone()));
         tokio::spawn(mounted::keep(handle.clone(), tls.clone(), reloader.clone()));
+        tokio::spawn(heartbeat::keep(handle.clone(), reloader.clone()));
         tokio::spawn(reload::on_demand(hangup, handle.clone(), tls.clone(), shown, reloader));
 
         let sender = Sender::new(&config, identity.conn_url.clone(), identity.api_url.clone());

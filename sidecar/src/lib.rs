@@ -8,6 +8,7 @@ pub mod ctl;
 pub mod declared;
 pub mod driver;
 pub mod explain;
+mod heartbeat;
 pub mod install;
 pub mod logging;
 pub mod mounted;

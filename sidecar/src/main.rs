@@ -75,24 +75,33 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let logging = Logging::start(Asked {
+    let asked = Asked {
         level: arguments.log.filter(|level| !level.is_empty()),
         json: arguments.log_format.map(|format| format == Format::Json),
-    });
+    };
+    let logging = match Logging::start(asked) {
+        Ok(logging) => logging,
+        Err(error) => {
+            eprintln!("matriarch-sidecar: the log cannot be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let done = match arguments.command {
         Some(Command::Explain { snapshot }) => explain(&snapshot),
         Some(Command::Install { dir }) => install::install(&dir).map_err(anyhow::Error::from),
         Some(Command::Ctl(args)) => ask(&args),
-        Some(Command::Run { config }) => run(config.as_deref(), logging),
-        None => as_patroni(&arguments.patroni, logging),
+        Some(Command::Run { config }) => run(config.as_deref(), logging.clone()),
+        None => as_patroni(&arguments.patroni, logging.clone()),
     };
-    match done {
+    let code = match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
-    }
+    };
+    logging.finish();
+    code
 }
 
 fn explain(path: &std::path::Path) -> anyhow::Result<()> {

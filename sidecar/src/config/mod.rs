@@ -13,6 +13,7 @@ mod error;
 pub mod kubernetes;
 mod locate;
 pub mod log;
+pub mod log_format;
 pub mod matriarch;
 pub mod postgresql;
 pub mod restapi;
@@ -187,7 +188,8 @@ impl Config {
 
     /// What is odd about it, in sentences.
     pub fn warnings(&self) -> Vec<String> {
-        self.tags.conflicts().into_iter().chain(self.postgres.warnings.iter().cloned()).collect()
+        let parts = [&self.postgres.warnings, &self.log.ignored];
+        self.tags.conflicts().into_iter().chain(parts.into_iter().flatten().cloned()).collect()
     }
 
     /// Names of the cluster's objects.

@@ -36,7 +36,24 @@ const SECTIONS: &[(&str, &[&str])] = &[
             "matriarch",
         ],
     ),
-    ("log", &["level", "loggers", "type", "dir", "file_num", "file_size"]),
+    (
+        "log",
+        &[
+            "level",
+            "loggers",
+            "type",
+            "format",
+            "dateformat",
+            "static_fields",
+            "traceback_level",
+            "max_queue_size",
+            "deduplicate_heartbeat_logs",
+            "dir",
+            "mode",
+            "file_num",
+            "file_size",
+        ],
+    ),
     (
         "restapi",
         &[
@@ -187,6 +204,8 @@ const DYNAMIC: &[&str] = &[
 /// Below these anything may be written.
 const OPEN: &[&str] = &[
     "log.loggers",
+    "log.format",
+    "log.static_fields",
     "restapi.http_extra_headers",
     "restapi.https_extra_headers",
     "restapi.allowlist",
@@ -217,13 +236,6 @@ const IGNORED: &[(&str, &str)] = &[
     ("consul", "the store is Kubernetes"),
     ("zookeeper", "the store is Kubernetes"),
     ("exhibitor", "the store is Kubernetes"),
-    ("log.traceback_level", "there are no tracebacks"),
-    ("log.format", "lines have a fixed form, or are JSON"),
-    ("log.dateformat", "times are as in RFC 3339"),
-    ("log.static_fields", "JSON lines have fixed fields"),
-    ("log.max_queue_size", "nothing is queued"),
-    ("log.mode", "files have the mode of the umask"),
-    ("log.deduplicate_heartbeat_logs", "each verdict is logged once anyway"),
     ("restapi.request_queue_size", "connections are bounded"),
     ("restapi.thread_pool_size", "there are no threads"),
     ("kubernetes.tmp_role_label", "one role label is kept"),

@@ -137,6 +137,11 @@ impl Files {
                 None => self.find("", warning, false),
             }
         }
+        if let Some(file) = &config.log.file
+            && let Err(why) = writable(&file.dir)
+        {
+            self.find("log.dir", format!("{why}: the log would go to standard error"), false);
+        }
         if ignore_listen_port {
             return;
         }
@@ -162,6 +167,16 @@ impl Files {
         };
         self.find(key, message, true);
     }
+}
+
+/// Whether files can be made in a folder, which may have to be made first.
+fn writable(dir: &Path) -> Result<(), String> {
+    use rustix::fs::{Access, access};
+    let there = dir.ancestors().find(|dir| dir.exists()).unwrap_or(dir);
+    if !there.is_dir() {
+        return Err(format!("{} is no folder", there.display()));
+    }
+    access(there, Access::WRITE_OK | Access::EXEC_OK).map_err(|errno| format!("{}: {errno}", there.display()))
 }
 
 #[cfg(test)]
@@ -228,6 +243,21 @@ postgresql:
             ),
             ("name: orders-1", "name: orders-1\netcd: {hosts: x}", "p.yml:4: warning: etcd: has no effect here"),
             ("name: orders-1", "name: orders-1\nlog: {level: LOUD}", "p.yml:4: log.level: \"LOUD\" is no level"),
+            (
+                "name: orders-1",
+                "name: orders-1\nlog:\n  type: json\n  format:\n  - mesage: m",
+                "p.yml:6: log.format: \"mesage\" is nothing that a line of the log has",
+            ),
+            (
+                "name: orders-1",
+                "name: orders-1\nlog:\n  mode: 0600",
+                "p.yml:5: warning: log.mode: has no effect without `dir`",
+            ),
+            (
+                "name: orders-1",
+                "name: orders-1\nlog:\n  dir: /dev/null/x",
+                "p.yml:5: warning: log.dir: /dev/null is no folder: the log would go to standard error",
+            ),
             ("name: orders-1", "name: [", "p.yml"),
         ] {
             let found = findings(&GOOD.replace(wrong, right));

@@ -8,9 +8,13 @@ use serde_json::Value;
 
 use super::Error;
 
-/// YAML as a value. Only `true` and `false` are truths here: `n` may be a name, and `on` a value of a parameter.
+/// YAML as a value. Only `true` and `false` are truths here: `n` may be a name, and `on` a value of a parameter. A number with a leading
+/// zero is a text, such as a password or the permissions of a file.
 pub fn yaml(text: &str) -> Result<Value, serde_saphyr::Error> {
-    serde_saphyr::from_str_with_options(text, serde_saphyr::options! { strict_booleans: true })
+    serde_saphyr::from_str_with_options(
+        text,
+        serde_saphyr::options! { strict_booleans: true, leading_zero_numbers_as_strings: true },
+    )
 }
 
 /// `true`, `on`, `yes`, `1` and their opposites, in any case.
@@ -103,6 +107,14 @@ mod tests {
         assert!(HostPort::parse("x", "127.0.0.1,::1:1").unwrap().is_everywhere());
         assert!(!HostPort::parse("x", "127.0.0.1:1").unwrap().is_everywhere());
         assert!(HostPort::parse("a.b", "host").unwrap_err().to_string().starts_with("a.b: "));
+    }
+
+    #[test]
+    fn a_leading_zero_stays() {
+        assert_eq!(
+            yaml("{password: 0123, port: 5432}").unwrap(),
+            serde_json::json!({"password": "0123", "port": 5432})
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! A log file that is begun anew when it has grown long: `patroni.log`, `patroni.log.1` …, as Patroni's.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 
 use crate::config::log::LogFile;
@@ -20,7 +21,7 @@ impl Rotating {
     /// Opens it; the folder must be there or makeable.
     pub fn open(settings: &LogFile) -> io::Result<Self> {
         std::fs::create_dir_all(&settings.dir)?;
-        let file = append(settings.dir.join(NAME))?;
+        let file = append(settings.dir.join(NAME), settings.mode)?;
         let written = file.metadata()?.len();
         Ok(Self { settings: settings.clone(), file, written })
     }
@@ -39,7 +40,7 @@ impl Rotating {
                     std::fs::rename(self.path(number), self.path(number + 1))?;
                 }
             }
-            self.file = append(self.path(0))?;
+            self.file = append(self.path(0), self.settings.mode)?;
         }
         self.written = 0;
         Ok(())
@@ -64,8 +65,13 @@ impl Write for Rotating {
     }
 }
 
-fn append(path: PathBuf) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+/// `mode`: permissions; none: as the umask has it.
+fn append(path: PathBuf, mode: Option<u32>) -> io::Result<File> {
+    let file = OpenOptions::new().create(true).append(true).mode(mode.unwrap_or(0o666)).open(path)?;
+    if let Some(mode) = mode {
+        file.set_permissions(Permissions::from_mode(mode))?;
+    }
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -75,7 +81,8 @@ mod tests {
     #[test]
     fn so_many_old_files_are_kept() {
         let dir = std::env::temp_dir().join(format!("matriarch-log-{}", std::process::id()));
-        let mut log = Rotating::open(&LogFile { dir: dir.clone(), size: 10, number: 2 }).unwrap();
+        let settings = LogFile { dir: dir.clone(), size: 10, number: 2, mode: Some(0o604) };
+        let mut log = Rotating::open(&settings).unwrap();
         for line in ["first 8\n", "second8\n", "third.8\n", "fourth8\n"] {
             log.write_all(line.as_bytes()).unwrap();
         }
@@ -85,6 +92,9 @@ mod tests {
             ["fourth8\n", "third.8\n", "second8\n"]
         );
         assert!(!dir.join("patroni.log.3").exists());
+        for name in ["patroni.log", "patroni.log.2"] {
+            assert_eq!(std::fs::metadata(dir.join(name)).unwrap().permissions().mode() & 0o777, 0o604, "{name}");
+        }
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -92,6 +92,7 @@ async fn read_again(team: &Team<'_>) -> Result<()> {
     file["postgresql"]["pg_ident"] = json!(["people tusk postgres"]);
     file["tags"]["noloadbalance"] = json!(true);
     file["scope"] = json!("another");
+    file["log"] = json!({"format": "[%(levelname)s] %(message)s", "deduplicate_heartbeat_logs": false});
     member.configure(&file)?;
     let (agent, postmaster) = (member.agent()?, member.postmaster()?);
     agent.signal(Signal::HUP)?;
@@ -104,6 +105,12 @@ async fn read_again(team: &Team<'_>) -> Result<()> {
     })
     .await?;
     ensure!(std::fs::read_to_string(member.data_dir().join("pg_ident.conf"))?.contains("people tusk postgres"));
+    // What is in force is said again and again, in the new form.
+    let heartbeats = || member.logged().matches("\n[INFO] no action. I am (").count();
+    until("it says what is in force", FAILOVER, async || {
+        Ok(if heartbeats() > 1 { Ok(()) } else { Err(format!("{} times until now", heartbeats())) })
+    })
+    .await?;
     // A broken file changes nothing.
     std::fs::write(member.config(), "scope: [")?;
     agent.signal(Signal::HUP)?;
