@@ -52,7 +52,8 @@ async fn a_cluster_of_two_fails_over_and_comes_back() {
     two.task(one.copy(Some("two"))).await.unwrap();
     let DataDir::Present(data) = two.postgres.inspect().await else { panic!() };
     assert!(data.standby_signal && data.system_id == status.system_id, "{data:?}");
-    let mut config = server(&[("max_connections", "20")]); // below the primary's: raised
+    let below_the_primarys = ("max_connections", "20"); // raised
+    let mut config = server(&[below_the_primarys, ("wal_receiver_status_interval", "1000s")]);
     config.upstream = Some(one.upstream(Some("two")));
     two.task(Task::StartStandby { config: config.clone() }).await.unwrap();
     let status = until("streaming", async || Some(two.status().await).filter(|status| status.streaming)).await;
@@ -71,6 +72,22 @@ async fn a_cluster_of_two_fails_over_and_comes_back() {
     let status = one.status().await;
     assert_eq!(status.sync_names, "ANY 1 (two)");
     assert_eq!((status.standbys[0].member.as_str(), status.standbys[0].sync_state.as_str()), ("two", "quorum"));
+    // A commit that waits for others goes on as soon as one that has it counts, and not at that one's next report.
+    let mut others = server(&[]);
+    others.sync_names = "ANY 1 (three)".into();
+    assert_eq!(one.postgres.change(Change::Configure(others)).await, Ok(()));
+    let wait = async {
+        one.sql_in("shop", "INSERT INTO t VALUES (0)").await;
+        Instant::now()
+    };
+    let change = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let begin = Instant::now();
+        assert_eq!(one.postgres.change(Change::Configure(sync.clone())).await, Ok(()));
+        begin
+    };
+    let (went, changed) = tokio::join!(wait, change);
+    assert!(went > changed && went - changed < Duration::from_secs(1), "{:?}", went.checked_duration_since(changed));
     assert_eq!(one.postgres.change(Change::Configure(server(&[]))).await, Ok(()));
 
     // Failover: without a permit there is none, with one the old primary comes back by pg_rewind.

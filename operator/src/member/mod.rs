@@ -45,6 +45,8 @@ pub struct Member {
     pub postgres_down: bool,
     /// Clients can use it.
     pub ready: bool,
+    /// Since when, if they can.
+    pub ready_since: Option<Timestamp>,
     /// Image of the agent in the pod's spec.
     pub agent_image: String,
     /// The kubelet runs the agent with that image by now.
@@ -72,7 +74,8 @@ impl Member {
         let annotations = pod.metadata.annotations.unwrap_or_default();
         let status = pod.status.unwrap_or_default();
         let conditions = status.conditions.unwrap_or_default();
-        let ready = conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True");
+        let ready = conditions.iter().find(|c| c.type_ == "Ready" && c.status == "True");
+        let (ready, ready_since) = (ready.is_some(), ready.and_then(|c| c.last_transition_time.as_ref()).map(|t| t.0));
         let mut containers =
             status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
         let unscheduled = conditions
@@ -101,6 +104,7 @@ impl Member {
                 .filter_map(|v| v.persistent_volume_claim.as_ref().map(|c| c.claim_name.clone()))
                 .collect(),
             ready,
+            ready_since,
             agent_image,
             agent_settled: false,
             agent_upgraded: annotations.get(UPGRADED_ANNOTATION).and_then(|t| t.parse().ok()),

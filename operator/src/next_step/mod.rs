@@ -26,7 +26,8 @@
 //! | 20 | a setting was lowered, and the leader runs with it | restart PostgreSQL of the replicas | `restart.rs` |
 //!
 //! In maintenance mode (pause) only agents are upgraded and a switchover by field is done; what would stop PostgreSQL
-//! waits. A fenced member counts as absent: it is left alone, and nothing else is stopped meanwhile.
+//! waits. A fenced member counts as absent: it is left alone, and nothing else is stopped meanwhile. Rows 16 to 20 also
+//! wait until a member that came back confirms commits again, for at most half a minute.
 
 mod drain;
 pub mod field;

@@ -1,5 +1,7 @@
 //! New agents and new pods, one at a time: broken ones first, then replicas, then a switchover, then the former leader.
 
+use matriarch_crds::cluster::Durability;
+
 use super::set::{complete, expected};
 use super::window::{Window, window};
 use super::{Step, count, leads, restart, serving_leader, set, switchover};
@@ -11,6 +13,9 @@ use crate::plan::restart_hash;
 /// For how long, in seconds, a pod's readiness may still be the old agent's after the image was patched: the kubelet
 /// restarts the container within a second or two, and its probe runs every two.
 pub const AGENT_SETTLES: i64 = 5;
+/// For how long, in seconds, a member that is back is waited for until it confirms commits. The leader's agent sees to
+/// that within a second or two; one with a tag against it never does.
+const CONFIRMS: i64 = 30;
 
 /// Row 11: a broken pod can only get better, and so a spec that was wrong can be corrected.
 pub(super) fn repair(seen: &Seen) -> Option<Step> {
@@ -93,7 +98,18 @@ pub(super) fn hindered(seen: &Seen, must: &str) -> Option<Step> {
         let when = next.map_or_else(|| "that never opens".to_owned(), |next| format!("at {next}"));
         return Some(Step::wait("MaintenanceWindow", format!("{must}, which waits for the maintenance window {when}")));
     }
-    None
+    let back = unconfirmed(seen)?;
+    Some(Step::wait("RollingUpdate", format!("{must}; waiting until {}, which is back, confirms commits", back.name)))
+}
+
+/// A member that came back lately and does not confirm commits yet. Without it those of another that stops would be
+/// missed, and after a switchover the new leader's writes would wait until it counts.
+fn unconfirmed(seen: &Seen) -> Option<&Member> {
+    let lately = |m: &Member| m.ready_since.is_some_and(|at| seen.now.as_second() - at.as_second() < CONFIRMS);
+    let quorum = config::durability(seen) == Durability::Quorum;
+    let sync = seen.lock_annotation(&seen.names().sync(), "sync_standby").filter(|_| quorum)?;
+    let counts = |m: &Member| sync.split(',').any(|s| s.trim() == m.name);
+    expected(seen).find(|m| m.ready && lately(m) && !leads(seen, m) && !counts(m))
 }
 
 /// Replicas first, the highest ordinal first, the leader last.

@@ -239,6 +239,22 @@ fn steps() {
         annotate(s, "orders-sync", "sync_standby", "orders-2");
     };
     assert!(matches!(step_of(synced), Step::Switchover { to, .. } if to == "orders-2"));
+    // One that is back from its restart is waited for until it confirms commits, but not for ever.
+    let back = |s: &mut Seen| {
+        synced(s);
+        s.members[1].ready_since = Some(s.now - jiff::SignedDuration::from_secs(5));
+    };
+    assert_eq!(wait_of(back), "RollingUpdate");
+    let listed = |s: &mut Seen| {
+        back(s);
+        annotate(s, "orders-sync", "sync_standby", "orders-1,orders-2");
+    };
+    assert!(matches!(step_of(listed), Step::Switchover { .. }));
+    let tagged = |s: &mut Seen| {
+        back(s);
+        s.members[1].ready_since = Some(s.now - jiff::SignedDuration::from_secs(31));
+    };
+    assert!(matches!(step_of(tagged), Step::Switchover { .. }));
     // One that is asked for is not asked for again.
     assert_eq!(
         wait_of(|s| {

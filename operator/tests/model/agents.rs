@@ -106,13 +106,18 @@ fn stream(w: &mut World) {
         return;
     };
     let position = w.disk(&leader).unwrap();
-    let runs = w.pods[&leader].runs;
+    let (runs, now) = (w.pods[&leader].runs, w.now);
     let names: Vec<String> = w.pods.keys().cloned().collect();
     let mut voters = Vec::new();
     for name in names {
         let fenced = w.fenced(&name);
         let pod = w.pods.get_mut(&name).unwrap();
+        let was_ready = pod.ready;
         pod.ready = pod.up && pod.node.is_some() && !fenced;
+        if !was_ready {
+            pod.ready_since = Some(now);
+        }
+        pod.confirms = pod.ready && was_ready;
         if pod.ready && name != leader {
             if pod.control == 0 {
                 // A new pod: its agent looked at pg_control before it started.
@@ -123,7 +128,9 @@ fn stream(w: &mut World) {
                 pod.control = runs;
             }
             w.disks.insert(format!("data-{name}"), position);
-            voters.push(name);
+            if pod.confirms {
+                voters.push(name);
+            }
         }
     }
     if w.annotation("orders-sync", "sync_standby").unwrap_or_default() != voters.join(",") {

@@ -39,6 +39,9 @@ pub struct Pod {
     pub up: bool,
     /// It streams or leads, so clients can use it.
     pub ready: bool,
+    /// Since when, and whether it confirms commits: a moment later, when the leader has seen it.
+    pub ready_since: Option<i64>,
+    pub confirms: bool,
     /// `max_connections` with which PostgreSQL runs.
     pub runs: u64,
     /// The same of its primary, as `pg_control` names it.
@@ -171,6 +174,7 @@ impl World {
             claims: vec![format!("data-{name}")],
             postgres_down: pod.node.is_none() || bad,
             ready: pod.ready,
+            ready_since: pod.ready_since.filter(|_| pod.ready).and_then(|at| Timestamp::from_second(at).ok()),
             agent_image: pod.agent_image.clone(),
             agent_settled: pod.agent_image == pod.agent_runs,
             agent_upgraded: pod.agent_upgraded,
