@@ -46,7 +46,7 @@ pub async fn run(path: Option<&Path>, logging: Logging) -> anyhow::Result<()> {
     let mut asked_to_end = Termination::new()?;
     // From here on SIGHUP ends nobody.
     let hangup = signal(SignalKind::hangup())?;
-    let launcher = if config.own_supervisor { Some(Launcher::prepare(&config)?) } else { None };
+    let launcher = if config.own_supervisor { Some(Launcher::prepare(&mut config)?) } else { None };
     let client = connect::client(config.kubernetes.context.as_deref()).await?;
     tokio::select! {
         () = own_pod::identify(&client, &mut config) => {}

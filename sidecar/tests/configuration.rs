@@ -211,3 +211,116 @@ async fn a_configuration_is_made_from_a_server_that_runs() {
     let error = generate::from_server("host=127.0.0.1 port=1 user=x").await.unwrap_err().to_string();
     assert!(error.contains("--dsn"), "{error}");
 }
+
+/// `pg_ctl` as a person runs it on Debian, as the user of the data.
+fn pg_ctl(tools: &Tools, bin_dir: &Path, member: &Member, arguments: &[&str]) {
+    use std::os::unix::process::CommandExt;
+    let log = std::fs::File::options().append(true).open(member.dir.join("log")).unwrap();
+    let mut command = std::process::Command::new(bin_dir.join("pg_ctl"));
+    command.args(["-D", &member.dir.join("volume/pgdata").display().to_string(), "-w"]).args(arguments);
+    command.current_dir("/").stdout(log.try_clone().unwrap()).stderr(log);
+    if rustix::process::getuid().is_root() {
+        command.uid(tools.uid).gid(tools.gid);
+    }
+    assert!(command.status().unwrap().success(), "pg_ctl {arguments:?}\n{}", member.log());
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn the_configuration_lies_anywhere() {
+    let Some(tools) = Tools::find() else { return };
+    let mut one = Member::with_config_dir(&tools, "one").await;
+    one.permit_ms(600_000);
+    let etc = one.dir.join("etc");
+    // Debian's, from before there was an agent.
+    std::fs::write(etc.join("postgresql.conf"), "work_mem = '5MB'\nvacuum_cost_limit = 300\n").unwrap();
+    for task in [Task::Initdb, Task::StartPrimary { config: server(&[("work_mem", "7MB")]) }, Task::PostBootstrap] {
+        one.task(task).await.unwrap();
+    }
+    let path = |name: &str| etc.join(name).display().to_string();
+    for (name, value) in [
+        ("config_file", path("postgresql.conf")),
+        ("hba_file", path("pg_hba.conf")),
+        ("ident_file", path("pg_ident.conf")),
+        ("data_directory", one.dir.join("volume/pgdata").display().to_string()),
+        ("work_mem", "7MB".to_owned()),
+        ("vacuum_cost_limit", "300".to_owned()),
+    ] {
+        assert_eq!(shown(&one, name).await, value, "{name}");
+    }
+    assert!(std::fs::read_to_string(path("postgresql.base.conf")).unwrap().contains("5MB"));
+    // A reload, and a restart.
+    configure(&one, &server(&[("work_mem", "8MB")])).await;
+    assert_eq!((shown(&one, "work_mem").await, pending(&one).await), ("8MB".into(), Vec::new()));
+    let mut two = Member::with_config_dir(&tools, "two").await;
+    two.permit_ms(600_000);
+    two.task(one.copy(None)).await.unwrap();
+    let follow = |upstream| ServerConfig { upstream: Some(upstream), ..server(&[("work_mem", "8MB")]) };
+    let streams = async |member: &Member, of: &Member| {
+        member.task(Task::StartStandby { config: follow(of.upstream(None)) }).await.unwrap();
+        until("it streams", async || member.status().await.streaming.then_some(())).await;
+        assert_eq!(shown(member, "config_file").await, member.dir.join("etc/postgresql.conf").display().to_string());
+    };
+    streams(&two, &one).await;
+    two.task(STOP).await.unwrap();
+    streams(&two, &one).await;
+    // A former primary comes back by pg_rewind, which needs the configuration: nothing of it is in the data directory, as on Debian.
+    one.sql("CREATE TABLE t AS SELECT 1 AS i").await;
+    let lsn = one.status().await.flush;
+    until("it has that", async || (two.status().await.replayed >= lsn).then_some(())).await;
+    two.task(STOP).await.unwrap();
+    one.sql("INSERT INTO t VALUES (2)").await;
+    one.task(Task::Stop { immediate: true, checkpoint: false, timeout_ms: 5_000 }).await.unwrap();
+    two.task(Task::StartStandby { config: server(&[]) }).await.unwrap();
+    let timeline = two.status().await.timeline;
+    two.task(Task::Promote { from: timeline, to: timeline }).await.unwrap();
+    assert_eq!(two.postgres.change(Change::Checkpoint).await, Ok(()));
+    std::fs::remove_file(one.dir.join("volume/pgdata/postgresql.conf")).unwrap();
+    one.task(Task::Rewind { from: two.upstream(None), pg_rewind: true }).await.unwrap();
+    streams(&one, &two).await;
+    assert_eq!(one.sql("SELECT i FROM t").await, [[Some("1".to_owned())]]);
+    // Made anew, it has the same configuration.
+    one.task(STOP).await.unwrap();
+    one.task(two.copy(None)).await.unwrap();
+    streams(&one, &two).await;
+    // Without us.
+    let bin_dir = two.bin_dir();
+    two.task(STOP).await.unwrap();
+    pg_ctl(
+        &tools,
+        &bin_dir,
+        &two,
+        &["-o", &format!("-c config_file={}/etc/postgresql.conf", two.dir.display()), "start"],
+    );
+    assert_eq!(two.sql("SHOW hba_file").await[0][0].as_deref(), two.dir.join("etc/pg_hba.conf").to_str());
+    pg_ctl(&tools, &bin_dir, &two, &["-m", "fast", "stop"]);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_folder_that_cannot_be_written_stops_nothing_and_another_one_waits_for_a_restart() {
+    let Some(tools) = Tools::find() else { return };
+    let mut one = Member::with_config_dir(&tools, "one").await;
+    one.permit_ms(600_000);
+    for task in [Task::Initdb, Task::StartPrimary { config: server(&[]) }, Task::PostBootstrap] {
+        one.task(task).await.unwrap();
+    }
+    let (etc, away) = (one.dir.join("etc"), one.dir.join("away"));
+    std::fs::rename(&etc, &away).unwrap();
+    let refused = one.postgres.change(Change::Configure(server(&[("work_mem", "7MB")]))).await.unwrap_err();
+    assert!(refused.contains(&etc.display().to_string()), "{refused}");
+    assert!(!one.status().await.in_recovery, "it runs on");
+    std::fs::rename(&away, &etc).unwrap();
+    configure(&one, &server(&[("work_mem", "7MB")])).await;
+    assert_eq!(shown(&one, "work_mem").await, "7MB");
+    // An agent that was given another folder, or none, says that the server has another one until it is restarted.
+    let mut document = one.config.document.clone();
+    document["postgresql"]["config_dir"] = json!(null);
+    let env = |name: &str| (name == "POD_NAME").then(|| "one".to_owned());
+    let moved = Arc::new(Config::parse(Path::new("moved.yml"), &document.to_string(), env).unwrap());
+    let waiting =
+        Postgres::new(moved, one.supervisor.clone()).query(Duration::from_secs(20)).await.unwrap().pending_restart;
+    let expected = Pending {
+        old_value: etc.join("postgresql.conf").display().to_string(),
+        new_value: one.dir.join("volume/pgdata/postgresql.conf").display().to_string(),
+    };
+    assert_eq!(waiting, BTreeMap::from([("config_file".to_owned(), expected)]));
+}

@@ -1,7 +1,7 @@
 //! Section `postgresql`: where the server is, who logs in to it, and what the file sets beside the dynamic configuration.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use matriarch_crds::names;
 use serde::Deserialize;
@@ -37,7 +37,7 @@ pub struct Postgres {
     pub proxy: Option<HostPort>,
     /// PGDATA as the supervisor sees it.
     pub data_dir: PathBuf,
-    /// Where its configuration files are: PGDATA, or a folder beside it.
+    /// Where its configuration files are: PGDATA, or another folder.
     pub config_dir: PathBuf,
     /// `postgresql`, of postgresql.conf.
     pub config_base_name: String,
@@ -136,7 +136,7 @@ impl File {
         };
         let data_dir = match (self.data_dir, pod) {
             (Some(data_dir), Some(_)) => data_dir,
-            (Some(data_dir), None) => absolute(&data_dir)?,
+            (Some(data_dir), None) => absolute("postgresql.data_dir", &data_dir)?,
             (None, Some(_)) => names::DATA_DIR.into(),
             (None, None) => {
                 return Err(Error::value("postgresql.data_dir", "is missing: write the folder of the data directory"));
@@ -153,7 +153,9 @@ impl File {
         let mut warnings = Vec::new();
         let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
         let config_dir = match self.config_dir.filter(|dir| !dir.as_os_str().is_empty() && *dir != data_dir) {
-            // The supervisor writes nowhere but on the volume.
+            None => data_dir.clone(),
+            Some(dir) if pod.is_none() => config_dir(&dir)?,
+            // In pods the supervisor writes nowhere but on the volume.
             Some(dir) if !data_dir.parent().is_some_and(|volume| dir.starts_with(volume)) => {
                 warnings.push(format!(
                     "postgresql.config_dir: {} is not below the folder of the data directory: the configuration is written into the \
@@ -163,7 +165,6 @@ impl File {
                 data_dir.clone()
             }
             Some(dir) => dir,
-            None => data_dir.clone(),
         };
         let config_base_name = filled(self.config_base_name).unwrap_or_else(|| "postgresql".to_owned());
         if config_base_name.contains('/') {
@@ -196,8 +197,22 @@ impl File {
     }
 }
 
-fn absolute(path: &Path) -> Result<PathBuf, Error> {
-    let failed = |error: std::io::Error| Error::value("postgresql.data_dir", format!("{}: {error}", path.display()));
+/// Where the configuration files are, outside of pods: wherever the user who runs PostgreSQL may write.
+fn config_dir(dir: &Path) -> Result<PathBuf, Error> {
+    const KEY: &str = "postgresql.config_dir";
+    let path = absolute(KEY, dir)?;
+    let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    if plain && path.parent().is_some() {
+        return Ok(path.components().collect());
+    }
+    Err(Error::value(
+        KEY,
+        format!("{} is no folder for one server's configuration: write such as /etc/postgresql/17/main", dir.display()),
+    ))
+}
+
+fn absolute(key: &str, path: &Path) -> Result<PathBuf, Error> {
+    let failed = |error: std::io::Error| Error::value(key, format!("{}: {error}", path.display()));
     let path = std::path::absolute(path).map_err(failed)?;
     // Without the links of the folder above it, so that the supervisor's paths and PostgreSQL's are the same.
     let Some((folder, name)) = path.parent().zip(path.file_name()) else { return Ok(path) };

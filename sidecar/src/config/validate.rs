@@ -137,6 +137,11 @@ impl Files {
                 None => self.find("", warning, false),
             }
         }
+        if config.own_supervisor
+            && let Some(problem) = crate::supervisor::config_dir::problem(config)
+        {
+            self.find("postgresql.config_dir", problem, true);
+        }
         if let Some(file) = &config.log.file
             && let Err(why) = writable(&file.dir)
         {
@@ -247,6 +252,16 @@ postgresql:
                 "name: orders-1",
                 "name: orders-1\nlog:\n  type: json\n  format:\n  - mesage: m",
                 "p.yml:6: log.format: \"mesage\" is nothing that a line of the log has",
+            ),
+            (
+                "  data_dir: /nonexistent/orders1",
+                "  data_dir: /nonexistent/orders1\n  config_dir: /dev/null/etc",
+                "p.yml:12: postgresql.config_dir: /dev/null cannot be used",
+            ),
+            (
+                "  data_dir: /nonexistent/orders1",
+                "  data_dir: /nonexistent/orders1\n  config_dir: /",
+                "p.yml:12: postgresql.config_dir: / is no folder for one server's configuration",
             ),
             (
                 "name: orders-1",

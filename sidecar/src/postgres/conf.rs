@@ -360,7 +360,7 @@ fn conninfo_quote(value: &str) -> String {
 }
 
 /// A value in postgresql.conf: quotes are doubled, backslashes escape there.
-fn guc_quote(value: &str) -> String {
+pub fn guc_quote(value: &str) -> String {
     format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''").replace('\n', "\\n").replace('\r', "\\r"))
 }
 

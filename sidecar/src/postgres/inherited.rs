@@ -30,6 +30,12 @@ impl Place {
 /// Looks at the directory before its files are written, and keeps what would be lost then.
 pub async fn look(supervisor: &Supervisor, place: &Place) -> Result<Inherited, CallError> {
     match supervisor.read(place.base_conf()).await? {
+        // Somebody wrote it, as on Debian; Patroni keeps it by that name as well.
+        None if place.elsewhere()
+            && let Some(text) = supervisor.read(place.conf()).await?.filter(|text| !text.starts_with(HEADER)) =>
+        {
+            supervisor.write(place.base_conf(), text, 0o600).await?;
+        }
         None => {
             supervisor.write(place.base_conf(), STUB.to_owned(), 0o600).await?;
             return Ok(Inherited::default());

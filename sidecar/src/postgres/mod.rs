@@ -28,12 +28,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use matriarch_ha::config::effective;
-use matriarch_ha::event::{DataDir, QueryError, ServerStatus, TaskError};
+use matriarch_ha::event::{DataDir, Pending, QueryError, ServerStatus, TaskError};
 use matriarch_ha::history::Line;
 use matriarch_ha::types::Timeline;
 use matriarch_supervisor::protocol::{Refusal, Run};
 
 use crate::config::{Config, SecretError};
+use crate::supervisor::config_dir::same;
 use crate::supervisor::runs::Finished;
 use crate::supervisor::{CallError, Supervisor};
 use settings::Settings;
@@ -198,6 +199,15 @@ impl Postgres {
         let (mut status, listens) = self.kept.status(self, limit).await?;
         for (name, pending) in self.files.overridden().into_iter().chain(listens.pending(&self.config())) {
             status.pending_restart.entry(name).or_insert(pending);
+        }
+        // In pods it may be known to us by another path.
+        if self.config().own_supervisor
+            && let Some(old) = listens.config_file()
+            && !same(Path::new(old), &self.place.conf())
+        {
+            let new_value = self.place.conf().to_string_lossy().into_owned();
+            let pending = Pending { old_value: old.to_owned(), new_value };
+            status.pending_restart.insert("config_file".to_owned(), pending);
         }
         Ok(status)
     }

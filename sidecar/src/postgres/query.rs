@@ -71,7 +71,7 @@ SELECT r.recovering,
        EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE backend_type = 'startup' AND wait_event = 'RecoveryPause'),
        EXISTS (SELECT FROM pg_catalog.pg_stat_activity
                 WHERE backend_type = 'checkpointer' AND (wait_event_type = 'Activity' OR wait_event = 'CheckpointWriteDelay')),
-       ARRAY[current_setting('listen_addresses'), current_setting('port')]
+       ARRAY[current_setting('listen_addresses'), current_setting('port'), current_setting('config_file')]
   FROM (SELECT pg_catalog.pg_is_in_recovery() AS recovering) r";
 
 /// A connection that is kept for questions, and opened again after any error.
@@ -185,6 +185,11 @@ impl Listens {
         all.filter(|(_, (old, new))| *old != new)
             .map(|(name, (old, new))| (name.to_owned(), Pending { old_value: old.clone(), new_value: new }))
             .collect()
+    }
+
+    /// The configuration that it was started with.
+    pub fn config_file(&self) -> Option<&str> {
+        self.0.get(2).map(String::as_str)
     }
 }
 

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::config_dir;
 use crate::config::Config;
 
 /// The program, beside our own.
@@ -32,6 +33,30 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// The folder of the configuration.
+    #[error(
+        "postgresql.config_dir: {path} cannot be used ({source}): it must exist or be makeable, and be writable for the agent's user, \
+         who writes postgresql.conf, pg_hba.conf and pg_ident.conf there"
+    )]
+    ConfigDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Two members with one folder would write over each other's configuration.
+    #[error(
+        "postgresql.config_dir: the server in {other} has its configuration in {dir}, as {file} says: write a folder for each member \
+         alone; where that server is no more, remove {file}"
+    )]
+    Taken {
+        /// The folder.
+        dir: PathBuf,
+        /// Whose it is.
+        other: PathBuf,
+        /// What says so.
+        file: PathBuf,
     },
     /// A rename cannot replace a mount point.
     #[error(
@@ -75,18 +100,19 @@ struct Last {
 }
 
 impl Launcher {
-    /// Makes the folders and checks what PostgreSQL would fail for.
-    pub fn prepare(config: &Config) -> Result<Self, Error> {
+    /// Makes the folders and checks what PostgreSQL would fail for. The configuration's folder may stay another one for now.
+    pub fn prepare(config: &mut Config) -> Result<Self, Error> {
         if rustix::process::geteuid().is_root() {
             return Err(Error::Root);
         }
-        let (volume, state_dir) = (&config.matriarch.volume, &config.matriarch.state_dir);
-        usable(volume)?;
+        usable(&config.matriarch.volume)?;
         if is_mount_point(&config.postgres.data_dir) {
             return Err(Error::MountPoint { path: config.postgres.data_dir.clone() });
         }
-        usable(state_dir)?;
+        usable(&config.matriarch.state_dir)?;
         usable(&config.matriarch.postgres_socket_dir)?;
+        let config_dir = config_dir::settle(config)?;
+        let volume = &config.matriarch.volume;
         let own = std::env::current_exe().and_then(std::fs::canonicalize).unwrap_or_default();
         let program = own.parent().unwrap_or(Path::new("/")).join(PROGRAM);
         let text = |path: &Path| path.to_string_lossy().into_owned();
@@ -101,6 +127,10 @@ impl Launcher {
             "--detached".to_owned(),
         ];
         arguments.extend(["--data-dir".to_owned(), text(&without_links(&config.postgres.data_dir))]);
+        // Below the volume it may write anyway.
+        if let Some(dir) = config_dir.filter(|dir| !dir.starts_with(volume)) {
+            arguments.extend(["--config-dir".to_owned(), text(&dir)]);
+        }
         if let Some(bin_dir) = &config.postgres.bin_dir {
             arguments.extend(["--bin-dir".to_owned(), text(bin_dir)]);
         }
@@ -137,7 +167,7 @@ impl Launcher {
 }
 
 /// There, a folder, and writable for us.
-fn usable(path: &Path) -> Result<(), Error> {
+pub(super) fn usable(path: &Path) -> Result<(), Error> {
     let failed = |source| Error::Folder { path: path.to_owned(), source };
     if !path.is_dir() {
         std::fs::create_dir_all(path).map_err(failed)?;

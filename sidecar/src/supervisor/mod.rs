@@ -3,6 +3,7 @@
 //! Calls fail at once while there is no connection: the core, which hears `Detached` and `Attached`, decides what to do
 //! again. Permits overtake every call that still waits to be written.
 
+pub mod config_dir;
 mod connection;
 pub mod launch;
 pub mod runs;

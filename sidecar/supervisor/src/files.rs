@@ -70,11 +70,12 @@ impl FileError {
 }
 
 /// Does one.
-pub fn run(volume: &Path, op: &FileOp) -> Result<Answer, FileError> {
+pub fn run(volume: &Path, config_dir: Option<&Path>, op: &FileOp) -> Result<Answer, FileError> {
+    let root = |path: &Path| paths::root(volume, config_dir, path);
     match op {
-        FileOp::Read { path } => read(&paths::target_of(volume, path)?),
+        FileOp::Read { path } => read(&paths::target_of(root(path), path)?),
         FileOp::Write { path, content, mode } => {
-            write(&not_a_lock(paths::name_in(volume, path)?)?, content.as_bytes(), *mode)
+            write(&not_a_lock(paths::name_in(root(path), path)?)?, content.as_bytes(), *mode)
         }
         FileOp::WriteHex { path, hex, mode } => {
             let path = not_a_lock(paths::name_in(volume, path)?)?;
@@ -240,7 +241,7 @@ mod tests {
 
     #[allow(clippy::needless_pass_by_value, reason = "reads better")]
     fn do_it(dir: &TestDir, op: FileOp) -> Answer {
-        run(dir.path(), &op).unwrap_or_else(|error| error.answer())
+        run(dir.path(), None, &op).unwrap_or_else(|error| error.answer())
     }
 
     fn refusal(answer: Answer) -> Refusal {
@@ -270,6 +271,38 @@ mod tests {
             assert_eq!(do_it(&dir, FileOp::RemoveTree { path: dir.path().join("a") }), Answer::Ok);
         }
         assert_eq!(do_it(&dir, FileOp::List { path: dir.path().join("a") }), Answer::Names { names: None });
+    }
+
+    #[test]
+    fn beside_the_volume_only_the_configuration_is_written() {
+        let dir = TestDir::new();
+        let (volume, etc) = (dir.path().join("volume"), dir.path().join("etc"));
+        let path = etc.join("postgresql.conf");
+        let do_it = |op: FileOp| run(&volume, Some(&etc), &op).unwrap_or_else(|error| error.answer());
+        let write = |path: &Path| FileOp::Write { path: path.to_owned(), content: "x".to_owned(), mode: 0o600 };
+        fs::create_dir(&volume).unwrap();
+        assert_eq!(refusal(do_it(write(&path))), Refusal::Io, "the folder is not made");
+        fs::create_dir(&etc).unwrap();
+        assert_eq!(do_it(write(&path)), Answer::Ok);
+        assert_eq!(do_it(FileOp::Read { path: path.clone() }), Answer::Content { content: Some("x".to_owned()) });
+        std::os::unix::fs::symlink(dir.path().join("secret"), etc.join("link")).unwrap();
+        fs::write(dir.path().join("secret"), "s").unwrap();
+        for op in [
+            FileOp::Read { path: etc.join("link") },
+            write(&etc.join("folder/x")),
+            write(&dir.path().join("x")),
+            FileOp::Remove { path: path.clone() },
+            FileOp::RemoveTree { path: etc.clone() },
+            FileOp::List { path: etc.clone() },
+            FileOp::Rename { from: path.clone(), to: volume.join("x") },
+            FileOp::Rename { from: volume.clone(), to: etc.join("v") },
+        ] {
+            assert_eq!(refusal(do_it(op.clone())), Refusal::Invalid, "{op:?}");
+        }
+        assert_eq!(refusal(run(&volume, None, &write(&path)).unwrap_or_else(|error| error.answer())), Refusal::Invalid);
+        // A link is replaced, not followed.
+        assert_eq!(do_it(write(&etc.join("link"))), Answer::Ok);
+        assert_eq!(fs::read_to_string(dir.path().join("secret")).unwrap(), "s");
     }
 
     #[test]

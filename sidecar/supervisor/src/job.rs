@@ -28,6 +28,8 @@ pub enum Job {
     File {
         /// Nothing outside of it.
         volume: PathBuf,
+        /// But single files right in there.
+        config_dir: Option<PathBuf>,
         /// What to do.
         op: FileOp,
     },
@@ -86,7 +88,9 @@ pub fn main(parent: Option<&str>) -> u8 {
     let mut socket = UnixStream::from(stdin);
     let outcome = match receive(&mut socket) {
         Some(Job::Launch(launch)) => launch::become_program(&launch, &mut socket),
-        Some(Job::File { volume, op }) => files::run(&volume, &op).unwrap_or_else(|error| error.answer()),
+        Some(Job::File { volume, config_dir, op }) => {
+            files::run(&volume, config_dir.as_deref(), &op).unwrap_or_else(|error| error.answer())
+        }
         Some(Job::AskPromotion { volume, data_dir }) => launch::ask_promotion(&volume, &data_dir),
         None => return 1,
     };

@@ -24,19 +24,20 @@ mod watchdog;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::event_loop::RunError;
 use crate::supervisor::Options;
 
-const USAGE: &str = "usage: matriarch-supervisor run --volume DIR --socket PATH --agent-uid UID [--bin-dir DIR] [--versions DIR] [--data-dir DIR] [--detached]
+const USAGE: &str = "usage: matriarch-supervisor run --volume DIR --socket PATH --agent-uid UID [--bin-dir DIR] [--versions DIR] [--data-dir DIR] [--config-dir DIR] [--detached]
   --volume     the data volume: all file operations stay below it
   --socket     the unix socket to listen on
   --agent-uid  the only user that may connect
   --bin-dir    where PostgreSQL's programs are; else PATH and --versions are searched
   --versions   where versions of PostgreSQL are that are not in PATH (/usr/lib/postgresql)
   --data-dir   where a server may run already that was started before us (without links)
+  --config-dir where PostgreSQL's configuration files are, if not below the volume: single files right in it may be read and written
   --detached   outside of a container: a session of its own, one for each socket, and an end when nothing is left to do";
 
 /// Why the program ends with an error.
@@ -73,7 +74,7 @@ fn main() -> ExitCode {
 fn options(mut args: impl Iterator<Item = OsString>) -> Result<Options, MainError> {
     let (mut volume, mut socket, mut agent_uid) = (None, None, None);
     let mut versions = PathBuf::from(programs::DEBIAN);
-    let (mut bin_dir, mut data_dir, mut detached) = (None, None, false);
+    let (mut bin_dir, mut data_dir, mut config_dir, mut detached) = (None, None, None, false);
     let mut bin_names = BTreeMap::new();
     while let Some(name) = args.next() {
         let name = name.to_string_lossy().into_owned();
@@ -95,6 +96,7 @@ fn options(mut args: impl Iterator<Item = OsString>) -> Result<Options, MainErro
                 bin_names.insert(program.to_owned(), name.to_owned());
             }
             "--data-dir" => data_dir = Some(PathBuf::from(value)),
+            "--config-dir" => config_dir = Some(folder(Path::new(&value))?),
             "--versions" => versions = PathBuf::from(value),
             _ => return Err(MainError::Usage(format!("{name} is unknown"))),
         }
@@ -110,9 +112,19 @@ fn options(mut args: impl Iterator<Item = OsString>) -> Result<Options, MainErro
         bin_dir,
         bin_names,
         data_dir,
+        config_dir,
         versions,
         detached,
     })
+}
+
+/// An absolute folder, as it is compared with: without `..`, double and closing slashes.
+fn folder(path: &Path) -> Result<PathBuf, MainError> {
+    let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    if path.is_absolute() && plain && path.parent().is_some() {
+        return Ok(path.components().collect());
+    }
+    Err(MainError::Usage(format!("--config-dir {} is no absolute folder without `..`", path.display())))
 }
 
 /// An error with all of its causes, on one line.

@@ -1,4 +1,5 @@
-//! Which paths file operations may touch: below the data volume, or the volume of the WAL beside it, also when a link is on the way.
+//! Which paths file operations may touch: below the data volume, or the volume of the WAL beside it, also when a link is on the way;
+//! and single files right in the folder of PostgreSQL's configuration, where whoever started us has named one.
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -34,6 +35,15 @@ pub enum PathError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// The folder that a single file must lie below: its own, if that is the folder of the configuration, else the volume. Whole folders
+/// are renamed, removed and listed on the volume alone.
+pub fn root<'a>(volume: &'a Path, config_dir: Option<&'a Path>, path: &Path) -> &'a Path {
+    match config_dir {
+        Some(dir) if !dir.starts_with(volume) && path.parent() == Some(dir) => dir,
+        _ => volume,
+    }
 }
 
 /// Checks how a path is written, without I/O, and gives it back without double and closing slashes.
@@ -119,6 +129,22 @@ mod tests {
         for path in [wal.clone(), dir.path().join("volume-walnut/x"), dir.path().join("volume-wal2/x")] {
             assert!(written(&volume, &path).is_err(), "{path:?}");
         }
+    }
+
+    #[test]
+    fn the_folder_of_the_configuration_holds_single_files() {
+        let (volume, etc) = (Path::new("/v"), Path::new("/etc/pg"));
+        let root = |path: &'static str| root(volume, Some(etc), Path::new(path));
+        for path in ["/etc/pg/postgresql.conf", "/etc/pg//x", "/etc/pg/./x"] {
+            assert_eq!(root(path), etc, "{path}");
+        }
+        for path in ["/etc/pg", "/etc/pg/a/b", "/etc/pg/../x", "/etc/pg2/x", "/etc/x", "/v/x", "etc/pg/x"] {
+            assert_eq!(root(path), volume, "{path}");
+            assert!(path.starts_with("/v") || written(volume, Path::new(path)).is_err(), "{path}");
+        }
+        assert!(written(root("/etc/pg/.."), Path::new("/etc/pg/..")).is_err());
+        assert_eq!(super::root(volume, Some(Path::new("/v/etc")), Path::new("/v/etc/x")), volume);
+        assert_eq!(super::root(volume, None, Path::new("/etc/pg/x")), volume);
     }
 
     #[test]

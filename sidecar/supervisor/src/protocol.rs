@@ -167,7 +167,8 @@ pub struct UserCommand {
     pub data_dir: Option<PathBuf>,
 }
 
-/// File operations; every path is absolute and below the supervisor's data volume, without `..`.
+/// File operations; every path is absolute and below the supervisor's data volume, without `..`. Files right in the folder of the
+/// configuration that the supervisor was started with may be read and written as well.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "file", rename_all = "snake_case")]
 pub enum FileOp {

@@ -117,11 +117,17 @@ impl Member {
         Self::made(tools, name, bootstrap, postgresql, "").await
     }
 
+    /// One that is in no pod, with its configuration in `DIR/etc`, beside the volume.
+    pub async fn with_config_dir(tools: &Tools, name: &str) -> Self {
+        Self::made(tools, name, "", ", config_dir: DIR/etc", "").await
+    }
+
     async fn made(tools: &Tools, name: &str, bootstrap: &str, postgresql: &str, matriarch: &str) -> Self {
+        let outside = postgresql.contains("config_dir: DIR/etc");
         let port = free_port();
         let dir = std::env::temp_dir().join(format!("matriarch-{}-{port}-{name}", std::process::id()));
         let secrets = dir.join("secrets");
-        for folder in ["volume", "sockets", "secrets"] {
+        for folder in ["volume", "sockets", "secrets", "etc"] {
             std::fs::create_dir_all(dir.join(folder)).unwrap();
         }
         for (user, role) in
@@ -135,12 +141,13 @@ impl Member {
         // By another process: a descriptor open for writing here, inherited by a child that another script is just
         // starting, would make the program busy.
         assert!(Command::new("cp").arg(&tools.supervisor).arg(&supervisor).status().unwrap().success());
-        for path in [dir.clone(), dir.join("volume"), dir.join("sockets"), supervisor.clone()] {
+        for path in [dir.clone(), dir.join("volume"), dir.join("sockets"), dir.join("etc"), supervisor.clone()] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
             chown(&path, Some(tools.uid), Some(tools.gid)).unwrap();
         }
         let text = format!(
             "scope: test
+restapi: {{listen: '127.0.0.1:8008'}}
 bootstrap: {{initdb: [data-checksums, {{encoding: UTF8}}, {{locale: C.UTF-8}}]{bootstrap}}}
 postgresql: {{listen: '127.0.0.1:{port}', data_dir: {dir}/volume/pgdata{postgresql}}}
 matriarch: {{secrets_dir: {dir}/secrets, supervisor_socket: {dir}/sockets/supervisor.sock,
@@ -152,6 +159,7 @@ matriarch: {{secrets_dir: {dir}/secrets, supervisor_socket: {dir}/sockets/superv
         );
         let env = |variable: &str| {
             Some(match variable {
+                "POD_UID" if outside => return None,
                 "POD_NAME" => name.to_owned(),
                 "POD_IP" => "127.0.0.1".to_owned(),
                 other => other.to_lowercase(),
@@ -166,6 +174,9 @@ matriarch: {{secrets_dir: {dir}/secrets, supervisor_socket: {dir}/sockets/superv
             .stdin(Stdio::null())
             .current_dir("/")
             .process_group(0);
+        if outside {
+            command.arg("--config-dir").arg(dir.join("etc"));
+        }
         if let Some(bin_dir) = &tools.bin_dir {
             command.arg("--bin-dir").arg(bin_dir);
         }
@@ -252,6 +263,13 @@ matriarch: {{secrets_dir: {dir}/secrets, supervisor_socket: {dir}/sockets/superv
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    /// The folder of the programs of the server that runs.
+    pub fn bin_dir(&self) -> PathBuf {
+        let text = std::fs::read_to_string(self.dir.join("volume/pgdata/postmaster.pid")).unwrap();
+        let exe = std::fs::read_link(format!("/proc/{}/exe", text.lines().next().unwrap())).unwrap();
+        exe.parent().unwrap().to_owned()
     }
 
     /// The next event that `wanted` takes.

@@ -77,6 +77,9 @@ impl Postgres {
             // Segments that are gone from pg_wal come from the archive.
             arguments.push("--restore-target-wal".to_owned());
         }
+        if let Some(argument) = self.tell_config().await? {
+            arguments.push(argument);
+        }
         self.supervisor.write(self.place.rewinding(), format!("{}\n", from.member), 0o600).await?;
         self.files.forget();
         let finished = self.supervisor.run(tool("pg_rewind", arguments)).await?;
@@ -101,6 +104,21 @@ impl Postgres {
         self.supervisor.write(self.place.standby_signal(), String::new(), 0o600).await?;
         self.supervisor.file(FileOp::Remove { path: self.place.rewinding() }).await?;
         Ok(())
+    }
+
+    /// `pg_rewind` starts a server for crash recovery and for restore_command: it must find the configuration, also where that is not in
+    /// the data directory. Before PostgreSQL 15 nothing can be told to it but by a file.
+    async fn tell_config(&self) -> Result<Option<String>, Error> {
+        if !self.place.elsewhere() {
+            return Ok(None);
+        }
+        let conf = self.place.conf();
+        if self.supervisor.major_version().is_some_and(|major| major >= 15) {
+            return Ok(Some(format!("--config-file={}", conf.display())));
+        }
+        let text = format!("include_if_exists {}\n", conf::guc_quote(&conf.to_string_lossy()));
+        self.supervisor.write(self.place.data_dir.join("postgresql.conf"), text, 0o600).await?;
+        Ok(None)
     }
 
     /// Whether `pg_rewind` may be used, and can.

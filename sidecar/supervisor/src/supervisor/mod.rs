@@ -38,6 +38,8 @@ pub struct Options {
     pub bin_names: BTreeMap<String, String>,
     /// Where a server may run already.
     pub data_dir: Option<PathBuf>,
+    /// Where its configuration files are, if not below the volume.
+    pub config_dir: Option<PathBuf>,
     /// Where versions of PostgreSQL are looked for that are not in PATH.
     pub versions: PathBuf,
     /// Not in a container of its own: it ends when there is neither an agent nor anything to watch over.

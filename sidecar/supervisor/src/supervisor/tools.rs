@@ -73,9 +73,13 @@ impl Supervisor {
             | FileOp::RemoveTree { path }
             | FileOp::List { path } => vec![path],
         };
+        let config_dir = match &op {
+            FileOp::Read { .. } | FileOp::Write { .. } => self.options.config_dir.as_deref(),
+            _ => None,
+        };
         let mut clean = Vec::new();
         for path in written {
-            match paths::written(&self.options.volume, path) {
+            match paths::written(paths::root(&self.options.volume, config_dir, path), path) {
                 Ok(path) => clean.push(path),
                 Err(error) => return Some(refused(Refusal::Invalid, error.to_string())),
             }
@@ -91,7 +95,7 @@ impl Supervisor {
         if moves_away && clean.iter().any(busy) {
             return Some(refused(Refusal::WrongState, "a postmaster runs in there"));
         }
-        let job = Job::File { volume: self.options.volume.clone(), op };
+        let job = Job::File { volume: self.options.volume.clone(), config_dir: self.options.config_dir.clone(), op };
         self.spawn(Kind::File, caller, &job, None)
     }
 
