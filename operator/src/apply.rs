@@ -87,7 +87,10 @@ pub async fn apply(client: &Client, seen: &Seen, writes: &[Write]) -> Result<Vec
         match one(client, seen, write).await {
             Err(Error::Write { source, name, .. }) if is_refused(write, &source) => {
                 warn!(claim = name, error = %source, "the claim cannot grow");
-                refused.push(format!("{name}: {source}"));
+                refused.push(match &*source {
+                    kube::Error::Api(status) => status.message.clone(), // it names the claim
+                    other => format!("{name}: {other}"),
+                });
             }
             other => other?,
         }

@@ -25,11 +25,11 @@ use crate::watch::Stores;
 use crate::{apply, events, watch};
 
 /// Everything is looked at again after this long, for what no watch shows: certificates grow old.
-const LOOK_AGAIN: Duration = Duration::from_mins(10);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_mins(10);
 /// The same, while something that no watch shows is waited for.
 const WAITING: Duration = Duration::from_secs(5);
 /// The same, while a person or the clock is waited for.
-const PATIENT: Duration = Duration::from_secs(30);
+pub(crate) const PATIENT: Duration = Duration::from_secs(30);
 /// The same, while a kind that the spec asks for is not known: no watch shows its definition.
 const DEFINITION_MISSING: Duration = Duration::from_mins(1);
 /// The same, where the spec names Secrets of the user's own, which no watch shows.
@@ -203,7 +203,7 @@ async fn reconcile(cluster: Arc<PostgresCluster>, context: Arc<Context>) -> Resu
     let conflict = matches!(&result, Err(e) if e.is_conflict());
     let outcome = match &result {
         Err(e) if !conflict => Outcome::Failed { category: e.category(), message: e.to_string() },
-        Ok(refused) if !refused.is_empty() => Outcome::CannotGrow(refused.join("; ")),
+        Ok(refused) if !refused.is_empty() => Outcome::CannotGrow(refused.clone()),
         _ => Outcome::Done,
     };
     let taken = (result.is_ok()).then_some(&plan.step);
@@ -214,16 +214,23 @@ async fn reconcile(cluster: Arc<PostgresCluster>, context: Arc<Context>) -> Resu
     }
     result?;
     context.metrics.reconciled("done");
-    let waiting = step::reason(&plan.step).is_some() || seen.user_secrets.iter().any(|s| s.lacks.is_some());
-    let waiting = waiting && !step::patient(&plan.step);
+    Ok(Action::requeue(look_again(&seen, &plan.step, &outcome)))
+}
+
+/// When to look again, if no watch says so before.
+pub(crate) fn look_again(seen: &Seen, next: &Step, outcome: &Outcome) -> Duration {
+    let waiting = step::reason(next).is_some() || seen.user_secrets.iter().any(|s| s.lacks.is_some());
+    let waiting = waiting && !step::patient(next);
     let missing = seen.cluster.spec.monitoring.pod_monitor && !seen.knows_pod_monitors;
-    Ok(Action::requeue(match (waiting, missing, seen.named_secrets.is_empty()) {
+    // No watch shows that a storage class lets volumes grow now.
+    let patient = step::patient(next) || matches!(outcome, Outcome::CannotGrow(_));
+    match (waiting, missing, seen.named_secrets.is_empty()) {
         (true, ..) => WAITING,
+        _ if patient => PATIENT,
         (_, true, _) => DEFINITION_MISSING,
         (.., false) => SECRETS_NAMED,
-        _ if step::patient(&plan.step) => PATIENT,
         _ => LOOK_AGAIN,
-    }))
+    }
 }
 
 /// Status and events.

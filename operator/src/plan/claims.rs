@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::diff::quantity;
 use super::{Write, labels, owner};
 use crate::kinds::Kind;
+use crate::member::Member;
 use crate::next_step::{self, Step};
 use crate::observe::Seen;
 
@@ -142,6 +143,20 @@ pub fn removed(seen: &Seen, step: &Step) -> Vec<Write> {
         .collect()
 }
 
+/// A member's claims whose volumes have grown, so that the kubelet is to let their file systems grow, and to what size.
+pub fn for_kubelet(seen: &Seen, member: &Member) -> Vec<Value> {
+    let own = existing(seen).filter(|(name, ..)| member.claims.iter().any(|one| one == name));
+    own.filter(|(.., claim)| has(claim, "FileSystemResizePending"))
+        .map(|(name, .., claim)| json!([name, claim["status"]["allocatedResources"]["storage"]]))
+        .collect()
+}
+
+/// Whether a claim has a condition.
+fn has(claim: &Value, kind: &str) -> bool {
+    let mut conditions = claim["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.any(|c| c["type"] == kind && c["status"] == "True")
+}
+
 /// How the volumes' growth goes, for the condition `StorageResized`: reason and message, None when all are as large as
 /// they should be.
 pub fn growing(seen: &Seen) -> Option<(&'static str, String)> {
@@ -151,8 +166,6 @@ pub fn growing(seen: &Seen) -> Option<(&'static str, String)> {
     {
         let Some((_, storage)) = wanted.iter().find(|(t, _)| *t == template) else { continue };
         let size = &storage.size;
-        let conditions = claim["status"]["conditions"].as_array().into_iter().flatten();
-        let has = |kind: &str| conditions.clone().any(|c| c["type"] == kind && c["status"] == "True");
         let infeasible =
             claim["status"]["allocatedResourceStatuses"]["storage"].as_str().is_some_and(|s| s.ends_with("Infeasible"));
         if infeasible {
@@ -163,11 +176,11 @@ pub fn growing(seen: &Seen) -> Option<(&'static str, String)> {
                 ),
             ));
         }
-        if has("FileSystemResizePending") {
+        if has(claim, "FileSystemResizePending") {
             return Some((
                 "FileSystemResizePending",
                 format!(
-                    "the volume of {name} has {size}, and its file system grows when the kubelet mounts it next: if that does not happen within minutes, delete the pod {}-{ordinal}",
+                    "the volume of {name} has {size}, and its file system is the kubelet's to grow: if that does not happen within minutes, delete the pod {}-{ordinal}",
                     seen.name()
                 ),
             ));

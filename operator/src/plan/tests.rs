@@ -396,6 +396,33 @@ fn conditions_say_what_is_the_matter() {
 }
 
 #[test]
+fn who_cannot_grow_is_told_the_classes() {
+    let mut seen = running();
+    let again = |outcome| crate::controller::look_again(&seen, &Step::Stable, &outcome);
+    assert_eq!(again(Outcome::Done), crate::controller::LOOK_AGAIN);
+    assert_eq!(again(Outcome::CannotGrow(Vec::new())), crate::controller::PATIENT, "no watch shows the class");
+    let told = |seen: &Seen| {
+        let conditions =
+            status(seen, &Step::Stable, &Outcome::CannotGrow(vec!["data-orders-0: no".to_owned(); 6])).conditions;
+        for (kind, value) in [("StorageResized", "False"), ("Stalled", "True"), ("Reconciled", "True")] {
+            let one = conditions.iter().find(|one| one.type_ == kind).unwrap();
+            assert_eq!(one.status, value, "{one:?}");
+        }
+        conditions.into_iter().find(|one| one.reason == "ResizeRefused").unwrap().message
+    };
+    assert!(
+        told(&seen)
+            .contains("(data-orders-0: no; and 5 claims more): if its driver can, set allowVolumeExpansion: true")
+    );
+    assert!(told(&seen).contains("on the StorageClass (the default one),"));
+    seen.cluster.spec.storage.storage_class = Some("slow".to_owned());
+    seen.cluster.spec.wal_storage = Some(seen.cluster.spec.storage.clone());
+    assert!(told(&seen).contains("on the StorageClass (slow),"));
+    seen.cluster.spec.wal_storage.as_mut().unwrap().storage_class = Some("fast".to_owned());
+    assert!(told(&seen).contains("on the StorageClass (slow for data, fast for WAL),"));
+}
+
+#[test]
 fn a_status_keeps_its_transition_times_and_is_then_the_same() {
     let mut seen = running();
     let first = status(&seen, &Step::Stable, &Outcome::Done);

@@ -2,7 +2,7 @@
 //! `Stalled` are what kstatus (Flux, Argo CD's health scripts) looks at.
 
 use matriarch_crds::Condition;
-use matriarch_crds::cluster::DeclaredStatus;
+use matriarch_crds::cluster::{DeclaredStatus, Storage};
 
 use super::Outcome;
 use crate::member::Member;
@@ -63,10 +63,19 @@ fn flux(seen: &Seen, step: &Step, outcome: &Outcome) -> [Condition; 2] {
     ]
 }
 
-fn refused(seen: &Seen, said: &str) -> String {
-    let class = seen.cluster.spec.storage.storage_class.as_deref().unwrap_or("the default one");
+fn refused(seen: &Seen, said: &[String]) -> String {
+    let more = said.len().saturating_sub(1);
+    let said = said.first().map_or("", String::as_str);
+    let said = if more == 0 { said.to_owned() } else { format!("{said}; and {more} claims more") };
+    let class = |storage: &Storage| storage.storage_class.clone().unwrap_or_else(|| "the default one".to_owned());
+    let spec = &seen.cluster.spec;
+    let (data, wal) = (class(&spec.storage), spec.wal_storage.as_ref().map(class));
+    let class = match wal {
+        Some(wal) if wal != data => format!("{data} for data, {wal} for WAL"),
+        _ => data,
+    };
     format!(
-        "the storage does not let the volumes grow ({said}): if its driver can, set allowVolumeExpansion: true on the StorageClass ({class}); if not, make a new cluster with bootstrap.clone from this one. PostgreSQL runs on"
+        "the storage does not let the volumes grow ({said}): if its driver can, set allowVolumeExpansion: true on the StorageClass ({class}), and they grow within a minute; if not, make a new cluster with bootstrap.clone from this one. PostgreSQL runs on"
     )
 }
 

@@ -16,7 +16,7 @@ pub enum Outcome {
     /// All of them succeeded, or there were none.
     Done,
     /// All but that claims cannot grow: what the API server said.
-    CannotGrow(String),
+    CannotGrow(Vec<String>),
     /// One failed.
     Failed {
         /// Category of the error.

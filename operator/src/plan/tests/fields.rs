@@ -115,11 +115,24 @@ fn a_rolling_update_waits_for_its_window_and_a_repair_does_not() {
 #[test]
 fn kubelets_are_told_when_what_pods_mount_has_changed() {
     let mut seen = running();
-    let state = mounted::state(&seen);
+    let state = mounted::state(&seen, &seen.members[0]);
     for m in &mut seen.members {
         (m.node, m.mounted) = (Some("node-1".to_owned()), Some(state.clone()));
+        m.claims = vec![format!("data-{}", m.name)];
     }
     assert_eq!(plan(&seen).writes, []);
+    // A volume that has grown, and waits for its kubelet.
+    let claim = json!({"metadata": {"name": "data-orders-1"}, "status": {
+        "allocatedResources": {"storage": "30Gi"},
+        "conditions": [{"type": "FileSystemResizePending", "status": "True"}],
+    }});
+    seen.objects.insert((Kind::PersistentVolumeClaim, "data-orders-1".to_owned()), claim);
+    let writes = plan(&seen).writes;
+    assert!(matches!(&writes[..], [Write::Patch { kind: Kind::Pod, name, .. }] if name == "orders-1"), "{writes:?}");
+    seen.members[1].mounted = Some(mounted::state(&seen, &seen.members[1]));
+    assert_eq!(plan(&seen).writes, [], "once");
+    seen.objects.remove(&(Kind::PersistentVolumeClaim, "data-orders-1".to_owned()));
+    seen.members[1].mounted = Some(state);
     seen.objects.get_mut(&(Kind::Secret, "orders-tls".to_owned())).unwrap()["metadata"]["resourceVersion"] = json!("2");
     let writes = plan(&seen).writes;
     assert_eq!(writes.len(), 3);
