@@ -38,6 +38,10 @@ pub struct Process {
     pub started: u64,
 }
 
+/// What the harness was started with beyond the standard three is not handed on: a lock that the caller holds (`flock`)
+/// would be held by the cluster's processes as long as they run.
+const CLOSE: &str = "exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-";
+
 impl Spec {
     /// Starts the process in a session of its own. `setsid`, `nsenter` and `sh` all exec, so the pid is the program's.
     pub fn start(&self) -> Result<Process> {
@@ -50,7 +54,7 @@ impl Spec {
         let child = Command::new("setsid")
             .arg("nsenter")
             .arg(format!("--net=/run/netns/{}", self.netns))
-            .args(["sh", "-c", &format!("{join}; exec \"$@\""), &self.name])
+            .args(["sh", "-c", &format!("{join}; {CLOSE}; exec \"$@\""), &self.name])
             .args(&self.argv)
             .envs(self.env.iter().cloned())
             .stdin(Stdio::null())
