@@ -15,6 +15,7 @@ use super::layout::{API_SERVICE, Layout};
 const USERS: &[(&str, &str, &str)] = &[
     ("admin", "admin", "system:masters"),
     ("coredns", "coredns", "system:masters"),
+    ("csi-resizer", "csi-resizer", "system:masters"),
     ("controller-manager", "system:kube-controller-manager", ""),
     ("scheduler", "system:kube-scheduler", ""),
     ("kube-proxy", "system:kube-proxy", ""),

@@ -13,6 +13,7 @@ mod apply;
 mod audit;
 mod certs;
 mod control_plane;
+mod csi;
 mod daemons;
 mod down;
 mod dump;
@@ -34,6 +35,7 @@ use kube::{Client, Config};
 
 pub use apply::apply_yaml;
 pub use audit::{Access, Request, RequestCounts, read as read_audit_log};
+pub use csi::GROWING;
 pub use down::leftovers;
 pub use exec::Output;
 pub use layout::{Layout, Node, existing};

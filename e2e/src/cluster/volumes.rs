@@ -1,7 +1,7 @@
 //! A supply of `local` volumes: each an ext4 file system of fixed size on a loop device, so that a full disk is real.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::PersistentVolume;
@@ -36,13 +36,19 @@ pub fn create(layout: &Layout, node: &Node, numbers: std::ops::Range<u16>) -> Re
     }
     for number in numbers {
         let image = images.join(format!("{number:03}"));
-        let point = node.volumes().join(format!("{number:03}"));
-        fs::create_dir_all(&point)?;
         run(&["cp", "--sparse=always", &template.display().to_string(), &image.display().to_string()])?;
-        run(&["mount", "-o", "loop,discard", &image.display().to_string(), &point.display().to_string()])?;
+        let point = mount(node, &image, number)?;
         let _ = fs::remove_dir(point.join("lost+found"));
     }
     Ok(())
+}
+
+/// Mounts the file system in `image` as the volume `number`; returns where.
+pub fn mount(node: &Node, image: &Path, number: u16) -> Result<PathBuf> {
+    let point = node.volumes().join(format!("{number:03}"));
+    fs::create_dir_all(&point)?;
+    run(&["mount", "-o", "loop,discard", &image.display().to_string(), &point.display().to_string()])?;
+    Ok(point)
 }
 
 /// The `PersistentVolumes` of a node, as YAML.

@@ -21,6 +21,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("conntrack", "conntrack"),
     ("debootstrap", "debootstrap"),
     ("mkfs.ext4", "e2fsprogs"),
+    ("mkfs.xfs", "xfsprogs"),
     ("losetup", "mount"),
     ("nsenter", "util-linux"),
     ("musl-gcc", "musl-tools"),

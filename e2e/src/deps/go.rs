@@ -1,4 +1,4 @@
-//! Kubernetes, etcd, `CoreDNS` and Helm, built from the pinned Go modules in `binaries/`.
+//! Kubernetes, etcd, `CoreDNS`, Helm and a storage driver, built from the pinned Go modules in `binaries/`.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -35,6 +35,14 @@ const MODULES: &[Module] = &[
         labelled: Some("k8s.io/kubernetes"),
     },
     Module { name: "coredns", programs: &[("github.com/coredns/coredns", "coredns")], labelled: None },
+    Module {
+        name: "csi",
+        programs: &[
+            ("./driver", "csi-driver"),
+            ("github.com/kubernetes-csi/external-resizer/cmd/csi-resizer", "csi-resizer"),
+        ],
+        labelled: None,
+    },
     Module { name: "helm", programs: &[("helm.sh/helm/v4/cmd/helm", "helm")], labelled: None },
 ];
 
@@ -46,7 +54,9 @@ pub fn ensure(cache: &Cache) -> Result<()> {
         let go_mod = fs::read_to_string(source.join("go.mod")).context("the Go modules are read from the work tree")?;
         let go_sum = fs::read_to_string(source.join("go.sum"))?;
         let flags = linker_flags(module, &go_mod)?;
-        let key = short_hash(&[&go_mod, &go_sum, &flags]);
+        let mut parts = vec![go_mod, go_sum, flags.clone()];
+        parts.extend(own_packages(module, &source)?);
+        let key = short_hash(&parts);
         let folder = cache.entry(&format!("go/{}-{key}", module.name), |out| build(module, &source, &flags, out))?;
         for (_, program) in module.programs {
             let link = cache.bin().join(program);
@@ -58,6 +68,16 @@ pub fn ensure(cache: &Cache) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The sources of the packages that are the module's own.
+fn own_packages(module: &Module, source: &Path) -> Result<Vec<String>> {
+    let own = module.programs.iter().filter_map(|(package, _)| package.strip_prefix("./"));
+    let read = |package: &str| {
+        let file = source.join(package).join("main.go");
+        fs::read_to_string(&file).with_context(|| file.display().to_string())
+    };
+    own.map(read).collect()
 }
 
 fn build(module: &Module, source: &Path, flags: &str, out: &Path) -> Result<()> {

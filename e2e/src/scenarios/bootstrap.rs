@@ -25,7 +25,7 @@ pub async fn one(world: &World, row: &mut Row) -> Result<()> {
 
 /// Three members, durability quorum. The cluster stays for the scenarios that follow.
 pub async fn three(world: &World, row: &mut Row, on: On) -> Result<()> {
-    runner::remove_other(world, on).await?;
+    runner::remove_others(world, on).await?;
     let begin = Instant::now();
     let herd = runner::herd_on(world, on).await?;
     herd.steady(LONG_ENOUGH).await?;

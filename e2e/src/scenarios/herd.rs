@@ -70,8 +70,17 @@ impl Herd {
 
     /// Makes it.
     pub async fn create(namespace: Namespace, wanted: &Wanted) -> Result<Self> {
+        Self::create_with(namespace, wanted, &json!({})).await
+    }
+
+    /// Makes it with other fields of the spec.
+    pub async fn create_with(namespace: Namespace, wanted: &Wanted, change: &Value) -> Result<Self> {
         let herd = Self::new(namespace, wanted);
-        herd.apply(&herd.manifest(wanted)).await?;
+        let mut manifest: Value = serde_saphyr::from_str(&herd.manifest(wanted))?;
+        if let (Some(spec), Some(change)) = (manifest["spec"].as_object_mut(), change.as_object()) {
+            spec.extend(change.clone());
+        }
+        herd.apply(&manifest.to_string()).await?;
         Ok(herd)
     }
 

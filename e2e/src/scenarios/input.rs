@@ -27,7 +27,8 @@ pub async fn bad(case: &Case) -> Result<()> {
     Ok(())
 }
 
-async fn rejected(case: &Case, spec: Value, message: &str) -> Result<()> {
+/// The API server says no, and why.
+pub async fn rejected(case: &Case, spec: Value, message: &str) -> Result<()> {
     match case.herd.patch(&spec).await {
         Ok(()) => bail!("{spec} was accepted"),
         Err(error) => {
@@ -68,13 +69,7 @@ async fn missing_secret(case: &Case) -> Result<()> {
 async fn other(case: &Case, name: &'static str, wrong: &Value) -> Result<Herd> {
     let wanted = Wanted { name, instances: 1, endpoints: false, major: case.world.major.clone() };
     case.cluster().ensure_volumes(1).await?;
-    let herd = Herd::new(case.world.namespace.clone(), &wanted);
-    let mut manifest: Value = serde_saphyr::from_str(&herd.manifest(&wanted))?;
-    if let (Some(spec), Some(wrong)) = (manifest["spec"].as_object_mut(), wrong.as_object()) {
-        spec.extend(wrong.clone());
-    }
-    herd.apply(&manifest.to_string()).await?;
-    Ok(herd)
+    Herd::create_with(case.world.namespace.clone(), &wanted, wrong).await
 }
 
 /// Waits until the Ready condition is False and says `part`; gives its message.

@@ -6,7 +6,7 @@ use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
 use super::case::Case;
-use super::day_two::{changes, declared, drift, killed, losses, rights, secrets, wiped, wishes};
+use super::day_two::{changes, declared, drift, growth, killed, losses, rights, secrets, wiped, wishes};
 use super::report::Row;
 use super::world::World;
 use super::{api, bootstrap, containers, idle, input, partition, plugin, pods, switchover, upgrade};
@@ -24,6 +24,8 @@ pub enum On {
     ConfigMaps,
     /// Three members with the lock in an Endpoints object.
     Endpoints,
+    /// Three members with a WAL volume each, on a storage class whose volumes can grow.
+    Growing,
 }
 
 /// What a scenario does.
@@ -115,6 +117,11 @@ pub const ALL: &[Scenario] = &[
     alone("drift", |world, row| Box::pin(drift::drift(world, row))),
     fault("operator-killed", (1_000, 5_000), |case| Box::pin(killed::operator(case))),
     fault("operator-killed-asleep", (30_000, 90_000), |case| Box::pin(killed::asleep(case))),
+    // Where the cluster changes anyway.
+    Scenario {
+        body: Body::Fault(On::Growing, |case| Box::pin(growth::grown(case))),
+        ..fault("volumes-grown", (100, 1_000), |case| Box::pin(growth::grown(case)))
+    },
     alone("endpoints-bootstrap", |world, row| Box::pin(bootstrap::three(world, row, On::Endpoints))),
     Scenario {
         body: Body::Fault(On::Endpoints, |case| Box::pin(switchover::to_a_candidate(case))),

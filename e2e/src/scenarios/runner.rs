@@ -9,7 +9,8 @@ use kube::api::DeleteParams;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::case::Case;
-use super::herd::{Herd, Member};
+use super::day_two::growth;
+use super::herd::{Herd, Member, Wanted};
 use super::list::{ALL, Body, On, Scenario};
 use super::report::{Report, Row};
 use super::world::{NAMESPACE, OPERATOR_NAMESPACE, World};
@@ -79,6 +80,7 @@ async fn clear(options: &Options, existed: bool) -> Result<()> {
         cluster.wait("the API server is ready", Duration::from_mins(1), || cluster.api_is_ready()).await?;
     }
     cluster.delete_namespace(NAMESPACE).await?;
+    cluster.withdraw_growing_volumes().await?;
     cluster.recycle_volumes().await.map(drop)
 }
 
@@ -176,30 +178,40 @@ async fn perform(world: &World, scenario: &Scenario, row: &mut Row) -> Result<()
     if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("; ")) }
 }
 
-/// The cluster that a scenario uses, made where it is missing. The other one goes first.
+/// The cluster that a scenario uses, made where it is missing. The others go first.
 pub async fn herd_on(world: &World, on: On) -> Result<Herd> {
-    remove_other(world, on).await?;
-    world.herd(name_of(on), 3, on == On::Endpoints).await
+    remove_others(world, on).await?;
+    match on {
+        On::ConfigMaps | On::Endpoints => world.herd(name_of(on), 3, on == On::Endpoints).await,
+        On::Growing => growth::herd(world, &wanted(world, on)).await,
+    }
 }
 
-/// Removes the cluster of the other mode: two at a time would only slow each other down.
-pub async fn remove_other(world: &World, on: On) -> Result<()> {
-    let other = if on == On::ConfigMaps { On::Endpoints } else { On::ConfigMaps };
-    let endpoints = other == On::Endpoints;
-    let wanted = super::Wanted { name: name_of(other), instances: 3, endpoints, major: world.major.clone() };
-    let herd = Herd::new(world.namespace.clone(), &wanted);
-    if herd.api().get_opt(wanted.name).await?.is_some() {
-        let begin = Instant::now();
-        herd.delete().await?;
-        eprintln!("    {} was removed in {:.0} s", wanted.name, begin.elapsed().as_secs_f32());
+/// Removes the clusters that other scenarios use: two at a time would only slow each other down.
+pub async fn remove_others(world: &World, on: On) -> Result<()> {
+    for other in [On::ConfigMaps, On::Endpoints, On::Growing].into_iter().filter(|one| *one != on) {
+        let herd = Herd::new(world.namespace.clone(), &wanted(world, other));
+        if herd.api().get_opt(herd.name()).await?.is_some() {
+            let begin = Instant::now();
+            herd.delete().await?;
+            eprintln!("    {} was removed in {:.0} s", herd.name(), begin.elapsed().as_secs_f32());
+        }
+        if other == On::Growing {
+            world.cluster.withdraw_growing_volumes().await?;
+        }
     }
     Ok(())
+}
+
+fn wanted(world: &World, on: On) -> Wanted {
+    Wanted { name: name_of(on), instances: 3, endpoints: on == On::Endpoints, major: world.major.clone() }
 }
 
 fn name_of(on: On) -> &'static str {
     match on {
         On::ConfigMaps => "orders",
         On::Endpoints => "lines",
+        On::Growing => "growing",
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod changes;
 pub mod declared;
 pub mod drift;
+pub mod growth;
 pub mod killed;
 pub mod losses;
 mod outside;

@@ -36,8 +36,7 @@ const UNSEEN: &[(&str, &str, &[&str], &str)] = &[
     ),
     ("", "endpoints", &["get"], "the lock is read again after a conflict"),
     ("", "persistentvolumes", &["get"], "read when a pod waits for a volume of a node that is gone"),
-    ("", "persistentvolumeclaims", &["patch", "delete"], "volumes that grow, and a claim whose volume is gone"),
-    ("apps", "statefulsets", &["delete"], "volumes that grow: the claim template cannot be changed"),
+    ("", "persistentvolumeclaims", &["delete"], "a claim whose volume is gone"),
     ("policy", "poddisruptionbudgets", &["delete"], "a cluster that shrinks to one member"),
 ];
 
