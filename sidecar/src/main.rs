@@ -35,6 +35,9 @@ struct Patroni {
     /// With --validate-config: ports may be in use.
     #[arg(long, short, requires = "validate_config")]
     ignore_listen_port: bool,
+    /// With --validate-config: prints the configuration of file and environment, if it can be used; passwords as well.
+    #[arg(long, short, requires = "validate_config")]
+    print: bool,
     /// Prints a configuration to begin with.
     #[arg(long, group = "instead")]
     generate_sample_config: bool,
@@ -124,7 +127,7 @@ fn ask(args: &ctl::Args) -> anyhow::Result<()> {
 fn as_patroni(asked: &Patroni, logging: Logging) -> anyhow::Result<()> {
     let path = asked.config.as_deref();
     if asked.validate_config {
-        commands::validate::run(path, asked.ignore_listen_port, &mut std::io::stdout())
+        commands::validate::run(path, asked.ignore_listen_port, asked.print, &mut std::io::stdout())
     } else if asked.generate_sample_config {
         write(path, commands::SAMPLE)
     } else if asked.generate_config {

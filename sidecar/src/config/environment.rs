@@ -82,6 +82,9 @@ pub fn document(env: impl IntoIterator<Item = (String, String)>) -> Result<Value
         if let Some(path) = path(&rest.to_ascii_lowercase()) {
             let path: Vec<&str> = path.iter().map(String::as_str).collect();
             let brackets = STRUCTURED.iter().find(|(section, key, _)| path == [*section, *key]).map(|found| found.2);
+            // Without placeholders it is a list of fields, as in Patroni.
+            let fields = path == ["log", "format"] && !text.contains("%(");
+            let brackets = brackets.or(fields.then_some(Some(('[', ']'))));
             let value = match brackets {
                 Some(brackets) => structured(&variable, brackets, &text)?,
                 None => Value::String(text),
@@ -194,6 +197,15 @@ mod tests {
                 "restapi": {"listen": "0.0.0.0:8008", "authentication": {"password": "rest"}, "allowlist": ["10.0.0.0/8", "localhost"]},
             })
         );
+    }
+
+    #[test]
+    fn a_log_format_is_a_text_or_a_list() {
+        let format = |text| of(&[("PATRONI_LOG_FORMAT", text)]).unwrap()["log"]["format"].clone();
+        assert_eq!(format("%(levelname)s: %(message)s"), "%(levelname)s: %(message)s");
+        for text in ["message, {asctime: time}", "[message, {asctime: time}]"] {
+            assert_eq!(format(text), json!(["message", {"asctime": "time"}]), "{text}");
+        }
     }
 
     #[test]

@@ -107,6 +107,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
             "config_base_name",
             "custom_conf",
             "bin_dir",
+            "bin_name",
             "database",
             "krbsrvname",
             "parameters",
@@ -236,6 +237,8 @@ const IGNORED: &[(&str, &str)] = &[
     ("consul", "the store is Kubernetes"),
     ("zookeeper", "the store is Kubernetes"),
     ("exhibitor", "the store is Kubernetes"),
+    ("thread_pool_size", "there are no threads"),
+    ("thread_stack_size", "there are no threads"),
     ("restapi.request_queue_size", "connections are bounded"),
     ("restapi.thread_pool_size", "there are no threads"),
     ("kubernetes.tmp_role_label", "one role label is kept"),
@@ -246,6 +249,7 @@ const IGNORED: &[(&str, &str)] = &[
     ("postgresql.pgpass", "the passfile is kept beside the data directory"),
     ("postgresql.use_unix_socket", "the unix socket is always used"),
     ("postgresql.use_unix_socket_repl", "the unix socket is always used"),
+    ("postgresql.rewind", "pg_rewind is run as this member needs it"),
     ("postgresql.use_slots", "it is the cluster's: write it below bootstrap.dcs.postgresql"),
 ];
 
@@ -323,6 +327,7 @@ mod tests {
         for (key, expected) in [
             ("postgresql.listen", Known::Yes),
             ("postgresql.authentication.superuser.sslmode", Known::Yes),
+            ("postgresql.bin_name.pg_ctl", Known::Yes),
             ("postgresql.parameters", Known::Open),
             ("postgresql.wal_g", Known::Open),
             ("tags.anything", Known::Open),
@@ -336,6 +341,10 @@ mod tests {
             assert_eq!(known(key, &custom), expected, "{key}");
         }
         assert!(matches!(known("etcd", &[]), Known::Ignored(_)));
+        // A section with keys is a key.
+        for (section, _) in SECTIONS.iter().filter(|(section, _)| !section.is_empty() && !section.ends_with(".*")) {
+            assert_eq!(known(section, &[]), Known::Yes, "{section}");
+        }
     }
 
     #[test]
