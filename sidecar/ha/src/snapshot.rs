@@ -76,6 +76,9 @@ pub struct Snapshot {
     pub command: Option<Command>,
     /// The pod is being stopped.
     pub terminating: bool,
+    /// The supervisor was not told yet to end.
+    #[serde(default)]
+    pub unannounced: bool,
     /// Since when we try to release the lock.
     pub releasing_since: Option<Boot>,
     /// We stopped our primary for a switchover and have still to release the lock.

@@ -103,6 +103,30 @@ fn a_terminating_leader_hands_over() {
     }
 }
 
+/// SIGTERM was lost, or a new agent begins in a pod that ends: what the store says of the pod is enough.
+#[test]
+fn a_deleted_leader_hands_over_though_its_supervisor_was_not_told() {
+    for starts in [false, true] {
+        let (mut world, leader) = bootstrapped(QUORUM);
+        world.node(&leader).agent_up = !starts;
+        world.store(Kind::Pod, &leader, |pod| pod.deleting = true);
+        if starts {
+            world.run(100);
+            world.restart_agent(&leader);
+            world.node(&leader).agent_up = true;
+        }
+        let old = leader.clone();
+        let ms = world.run_until("a new leader", 5_000, |w| w.writable().first().is_some_and(|p| *p != old));
+        assert!(ms < 1_000, "{ms} ms");
+        world.run(20_000);
+        assert!(!world.nodes[&leader].db.running && !world.nodes[&leader].finished);
+        assert_eq!(world.nodes[&leader].verdicts.last().unwrap().1, "terminating.wait");
+        world.push(&leader, 0, Event::Terminating);
+        world.run(100);
+        assert!(world.nodes[&leader].finished, "nothing is left to wait for");
+    }
+}
+
 #[test]
 fn the_primary_goes_on_while_the_api_server_is_away_and_all_agree() {
     let (mut world, leader) = bootstrapped(QUORUM);

@@ -21,9 +21,10 @@ pub(crate) enum For {
     Crash,
     Reload,
     Source,
+    Kubelet,
 }
 
-const KINDS: usize = 16;
+const KINDS: usize = 17;
 /// Entities that draw: members' instances, clients; more share.
 const ENTITIES: usize = 32;
 

@@ -155,6 +155,7 @@ impl Core {
                 if let Some(pod) = self.pods.get(&self.id.name)
                     && pod.uid == self.id.uid
                 {
+                    self.deleted |= pod.deleting;
                     let status = pod.annotations.get("status").and_then(|s| serde_json::from_str(s).ok());
                     self.pod_written = (status.unwrap_or_default(), pod.labels.get(&self.id.role_label).cloned());
                 }

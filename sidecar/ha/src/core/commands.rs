@@ -112,7 +112,7 @@ impl Core {
         if self.config.fenced.contains(&self.id.name) {
             return Self::say(id, 503, FENCED, effects);
         }
-        if self.terminating || self.handing_over {
+        if self.ending() || self.handing_over {
             return Self::say(id, 503, "stop already in progress", effects);
         }
         if self.server.running && self.server.status.is_none() {
@@ -168,7 +168,7 @@ impl Core {
         if self.config.fenced.contains(&self.id.name) {
             return Self::say(id, 503, FENCED, effects);
         }
-        if self.terminating {
+        if self.ending() {
             return Self::say(id, 503, "stop already in progress", effects);
         }
         if let Some(busy) = self.busy().filter(|_| !force) {
@@ -232,7 +232,7 @@ impl Core {
         let late = order.schedule.map_or(0, |at| now.wall.ms_since(at));
         if restarted || late >= STALE_MS {
             self.commands.scheduled = None;
-        } else if late >= 0 && !self.config.pause && self.busy().is_none() && present.is_some() && !self.terminating {
+        } else if late >= 0 && !self.config.pause && self.busy().is_none() && present.is_some() && !self.ending() {
             let order = order.clone();
             self.commands.scheduled = None;
             if self.satisfied(&order) {

@@ -27,7 +27,7 @@ impl Core {
         self.keep_configured(boot, effects);
         self.failsafe_round(boot, effects);
         self.prepare_to_lead(boot, effects);
-        if !self.terminating && self.task.is_none() {
+        if !self.ending() && self.task.is_none() {
             self.keep_slots(boot, effects);
         }
         let follows = self.server.status.as_ref().is_some_and(|s| s.in_recovery && s.streaming) && self.task.is_none();
@@ -42,7 +42,7 @@ impl Core {
             self.query_soon(boot);
         }
         let leading = self.leading(boot);
-        if !(leading || self.leading_standbys(boot)) || self.terminating || self.handing_over || self.task.is_some() {
+        if !(leading || self.leading_standbys(boot)) || self.ending() || self.handing_over || self.task.is_some() {
             return;
         }
         if leading {
@@ -74,7 +74,7 @@ impl Core {
     pub(super) fn renew(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let boot = now.boot;
         // Only its holder makes a lost lock object anew.
-        let stays = !self.terminating && self.pods.get(&self.id.name).is_some_and(|pod| !pod.deleting);
+        let stays = !self.ending() && self.pods.get(&self.id.name).is_some();
         let wiped = stays
             && matches!(self.holder(boot), Holder::Absent { .. })
             && self.lease.deadline().is_some_and(|d| boot < d);

@@ -230,7 +230,10 @@ pub struct Core {
     /// The lock is ours, and the cluster follows another one.
     standby_leader: bool,
     callbacks: callbacks::Callbacks,
+    /// The supervisor, or the pod in our place, says that this one ends.
     terminating: bool,
+    /// The store says so of our pod: for good, whether the kubelet has told the supervisor or not.
+    deleted: bool,
     releasing_since: Option<Boot>,
     handing_over: bool,
     finished: bool,
@@ -337,6 +340,7 @@ impl Core {
             standby_leader: false,
             callbacks: callbacks::Callbacks::default(),
             terminating: false,
+            deleted: false,
             releasing_since: None,
             handing_over: false,
             finished: false,
@@ -447,7 +451,8 @@ impl Core {
             server: self.server.clone(),
             task: self.task.as_ref().map(|(_, _, view)| *view),
             command: self.commands.view(),
-            terminating: self.terminating,
+            terminating: self.ending(),
+            unannounced: self.deleted && !self.terminating,
             releasing_since: self.releasing_since,
             handing_over: self.handing_over,
             round: self.round.clone(),
@@ -486,6 +491,11 @@ impl Core {
     fn sync_settled(&self) -> bool {
         let stored = self.locks.get(&self.id.sync_object).and_then(|o| o.annotations.get(CLAIM));
         stored.is_some() && stored == self.sync_claim.as_ref()
+    }
+
+    /// This pod ends.
+    fn ending(&self) -> bool {
+        self.terminating || self.deleted
     }
 
     fn lock_write_in_flight(&self) -> bool {

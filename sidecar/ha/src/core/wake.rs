@@ -22,7 +22,7 @@ impl Core {
             || self.round.is_some()
             || self.task.as_ref().is_some_and(|(_, _, v)| v.kind == TaskKind::Promote)
             || self.server.retry_at > now
-            || self.terminating;
+            || self.ending();
         let mut at = now.plus_ms(if busy { 100 } else { self.config.loop_wait_ms });
         if self.server.running && self.server.status.is_none() {
             at = at.min(now.plus_ms(STARTING_QUERY_MS));

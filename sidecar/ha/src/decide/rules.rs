@@ -47,6 +47,7 @@ rules! {
     "terminating" {
         TerminatingStop "stop" "The pod is being stopped: fast shutdown, with a checkpoint first where we lead, so that standbys get everything."
         TerminatingRelease "release" "PostgreSQL is stopped, so the lock is handed over, with the position of the shutdown checkpoint."
+        TerminatingWait "wait" "The pod is deleted, and its kubelet has not said so yet, or its word was lost: all is handed over, and nothing is left to do but to wait for it."
         TerminatingFinish "finish" "Nothing is left to do."
     }
     "fenced" {

@@ -141,6 +141,9 @@ pub fn terminating(s: &Snapshot) -> Verdict {
             }
         };
     }
+    if s.unannounced {
+        return hold(Rule::TerminatingWait, "stopped; the pod is deleted: waiting for the kubelet to end it");
+    }
     let reason = if in_vain { "stopped; the lock could not be released and will expire" } else { "stopped" };
     act(Rule::TerminatingFinish, reason, vec![Action::Finish])
 }

@@ -60,7 +60,10 @@ fn one_primary(s: &Snapshot, actions: &[Action], holds: Checks<'_>) {
                 let last_record = clean && at.is_some() && s.task.is_some_and(|t| t.kind == TaskKind::Stop);
                 holds("what may write does not release", !may_write || last_record);
             }
-            Action::Finish => holds("the agent ends after PostgreSQL", !s.server.running),
+            Action::Finish => {
+                holds("the agent ends after PostgreSQL", !s.server.running);
+                holds("and when its supervisor knows", !s.unannounced);
+            }
             _ => {}
         }
     }

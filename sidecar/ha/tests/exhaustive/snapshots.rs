@@ -248,7 +248,7 @@ pub fn seldom(s: &mut Snapshot, g: &mut Gen) {
 pub fn surroundings(s: &mut Snapshot, g: &mut Gen) {
     match g.below(4) {
         0 => {}
-        1 => s.terminating = true,
+        1 => (s.terminating, s.unannounced) = (true, g.flag()),
         2 => s.server.attached = false,
         _ => s.server.installed = false,
     }

@@ -19,7 +19,7 @@ const EPOCH: i64 = 1_700_000_000_000_000;
 impl World {
     pub(super) fn agent_start(&mut self, node: usize, pod: u32) {
         let n = &self.nodes[node];
-        if !n.up || n.pod != pod || n.agent.core.is_some() {
+        if !n.up || n.pod != pod || n.agent.core.is_some() || self.stays_down(node) {
             return;
         }
         let identity = self.identity(node);
@@ -204,8 +204,8 @@ impl World {
             Effect::Finish => {
                 self.send(node, Message::Finish);
                 self.kill_agent(node, false);
-                let pod = self.nodes[node].pod;
                 let after = self.draws.between(For::Process, node, 20, 2_000) * MS;
+                let pod = self.nodes[node].pod;
                 self.push(after, Ev::PodGone { node, pod });
             }
             Effect::Exit(reason) => {
@@ -240,32 +240,5 @@ impl World {
         n.agent.socket_at = at;
         let supervisor = n.supervisor.incarnation;
         self.push(at - self.now, Ev::Socket { node, supervisor, message: Box::new(message) });
-    }
-
-    /// A pod that was being deleted is gone: a new one comes in its place, with its volume.
-    pub(super) fn pod_gone(&mut self, node: usize, pod: u32) {
-        use matriarch_ha::event::Kind;
-        if self.nodes[node].pod != pod || self.nodes[node].zombie {
-            return;
-        }
-        self.server_dies(node, false);
-        self.kill_agent(node, false);
-        let name = self.nodes[node].name.clone();
-        let ours = self.api.get(Kind::Pod, &name).is_ok_and(|object| object.uid == self.nodes[node].uid);
-        if ours {
-            let _ = self.api.delete(Kind::Pod, &name);
-            self.stored();
-        }
-        let n = &mut self.nodes[node];
-        n.deleting = false;
-        n.pod += 1;
-        n.agent.restarts = 0;
-        let pod = n.pod;
-        self.new_supervisor(node);
-        if self.api.get(Kind::Pod, &name).is_err() {
-            self.new_pod_object(node);
-        }
-        let after = self.draws.between(For::Process, node, 200, 3_000) * MS;
-        self.push(after.min(5 * S), Ev::AgentStart { node, pod });
     }
 }

@@ -37,6 +37,10 @@ pub(crate) enum Ev {
     Fence { node: usize, supervisor: u32, timer: u32 },
     /// The container of PostgreSQL starts.
     SupervisorStart { node: usize, pod: u32 },
+    /// The kubelet stops a deleted pod: SIGTERM to its supervisor.
+    Sigterm { node: usize, pod: u32 },
+    /// A supervisor that is to end looks whether its agent still speaks: since so many looks it does not.
+    Alone { node: usize, supervisor: u32, silent: u32 },
     /// The next step of the long task.
     Task { node: usize, run: u32 },
     /// Something in a postmaster.
@@ -116,6 +120,7 @@ impl Ev {
             | Self::Task { node, .. }
             | Self::AgentStart { node, .. }
             | Self::SupervisorStart { node, .. }
+            | Self::Alone { node, .. }
             | Self::Server { node, .. } => Some(*node),
             _ => None,
         }
@@ -146,6 +151,8 @@ impl Ev {
             Self::PodGone { node, .. } => (20, *node),
             Self::Second => (21, 0),
             Self::SourceWrites => (22, 0),
+            Self::Sigterm { node, .. } => (23, *node),
+            Self::Alone { node, .. } => (24, *node),
         };
         kind << 8 | (node as u64 & 0xff)
     }

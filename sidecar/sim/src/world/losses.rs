@@ -1,27 +1,12 @@
 //! What takes pods, nodes and volumes away, and brings them back.
 
-use matriarch_ha::event::{Event, Kind};
+use matriarch_ha::event::Kind;
 
 use super::{Ev, MS, S, World};
 use crate::draw::For;
 use crate::model::disk::{Disk, Health};
 
 impl World {
-    pub(super) fn delete_pod(&mut self, node: usize) {
-        let n = &mut self.nodes[node];
-        if n.deleting || n.zombie {
-            return;
-        }
-        n.deleting = true;
-        n.supervisor.terminating = true;
-        let (name, pod) = (n.name.clone(), n.pod);
-        self.api.edit(Kind::Pod, &name, |object| object.deleting = true);
-        self.stored();
-        self.tell(node, MS, Event::Terminating);
-        // The kubelet kills after the grace period.
-        self.push(30 * S, Ev::PodGone { node, pod });
-    }
-
     /// Power is lost, and with it what was not flushed.
     pub(super) fn node_crashes(&mut self, node: usize) {
         if !self.nodes[node].up {

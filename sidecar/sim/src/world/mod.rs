@@ -5,6 +5,7 @@ mod agent;
 #[cfg(test)]
 pub(crate) mod bench;
 mod clients;
+mod deletion;
 mod event;
 mod faults;
 mod heal;
@@ -305,6 +306,8 @@ impl World {
             Ev::Socket { node, supervisor, message } => self.supervisor_hears(node, supervisor, *message),
             Ev::Fence { node, supervisor, timer } => self.fence_timer(node, supervisor, timer),
             Ev::SupervisorStart { node, pod } => self.supervisor_start(node, pod),
+            Ev::Sigterm { node, pod } => self.sigterm(node, pod),
+            Ev::Alone { node, supervisor, silent } => self.alone(node, supervisor, silent),
             Ev::Task { node, run } => self.task_step(node, run),
             Ev::Server { node, server, what } => self.server_event(node, server, what),
             Ev::Transaction => self.transaction(),

@@ -122,13 +122,14 @@ impl World {
         n.supervisor.incarnation += 1;
         let pod = n.pod;
         self.tell(node, 100, Event::Detached);
+        self.container_ended(node);
         let after = self.draws.between(For::Process, node, 200, 3_000) * MS;
         self.push(after, Ev::SupervisorStart { node, pod });
     }
 
     pub(super) fn supervisor_start(&mut self, node: usize, pod: u32) {
         let n = &self.nodes[node];
-        if n.pod != pod || !n.up || n.supervisor.up {
+        if n.pod != pod || !n.up || n.supervisor.up || n.deleting {
             return;
         }
         self.new_supervisor(node);
