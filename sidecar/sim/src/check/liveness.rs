@@ -1,7 +1,7 @@
 //! L1: a healed cluster has a leader soon. L2: everybody streams from it. L3: it takes writes, and everybody gets them.
 
 use matriarch_ha::event::Kind;
-use matriarch_ha::quorum::elected;
+use matriarch_ha::quorum::{elected, electorate};
 use matriarch_ha::store::record::LockRecord;
 
 use crate::model::wal::Pos;
@@ -168,7 +168,12 @@ impl World {
             let tells = n.disk.written.lsn >= n.disk.consistent || !now;
             (n.disk.intact() && tells).then(|| (self.wal.timeline(n.disk.written.branch), n.disk.written.lsn))
         };
+        // In priority mode nobody leads who is not listed, whoever votes for it.
+        let priority = self.check.durability == Durability::Priority;
         let may_win = |candidate: usize| {
+            if priority && now && !electorate(&state, &self.nodes[self.current[candidate]].name) {
+                return false;
+            }
             let Some(position) = usable(candidate).filter(|_| !self.never_leads(candidate)) else { return false };
             let votes = core
                 .iter()
