@@ -91,10 +91,13 @@ impl Custom {
         argv
     }
 
-    /// PostgreSQL's recovery ends by a promotion.
+    /// PostgreSQL's recovery ends by a promotion: so it is told, or there is no target at which it could stop.
     pub fn promotes(&self) -> bool {
-        let action = self.recovery.as_ref().and_then(|all| all.get("recovery_target_action"));
-        action.is_some_and(|action| action.eq_ignore_ascii_case("promote"))
+        const TARGETS: [&str; 5] = ["", "_time", "_xid", "_lsn", "_name"];
+        let Some(recovery) = &self.recovery else { return false };
+        let promoted = |action: &String| action.eq_ignore_ascii_case("promote");
+        let aims = |target: &str| recovery.get(&format!("recovery_target{target}")).is_some_and(|at| !at.is_empty());
+        recovery.get("recovery_target_action").is_some_and(promoted) || !TARGETS.into_iter().any(aims)
     }
 }
 
@@ -121,6 +124,17 @@ mod tests {
         assert!(custom.promotes() && !custom.keep_recovery);
         assert_eq!(custom.recovery.unwrap()["recovery_target_inclusive"], "off");
         assert_eq!(bootstrap.post.unwrap(), ["/bin/setup", "a b"]);
+    }
+
+    #[test]
+    fn recovery_stops_only_at_a_target() {
+        let promotes = |recovery: Value| {
+            let section = json!({"method": "m", "m": {"command": "a", "recovery_conf": recovery}});
+            parse(&section).unwrap().custom.unwrap().promotes()
+        };
+        assert!(promotes(json!({"restore_command": "false", "recovery_target_timeline": "latest"})));
+        assert!(!promotes(json!({"recovery_target": "immediate"})) && !promotes(json!({"recovery_target_lsn": "0/1"})));
+        assert!(promotes(json!({"recovery_target_time": "2026-01-01", "recovery_target_action": "promote"})));
     }
 
     #[test]
