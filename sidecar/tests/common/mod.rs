@@ -147,13 +147,14 @@ impl Member {
         }
         let text = format!(
             "scope: test
-restapi: {{listen: '127.0.0.1:8008'}}
-bootstrap: {{initdb: [data-checksums, {{encoding: UTF8}}, {{locale: C.UTF-8}}]{bootstrap}}}
+{restapi}bootstrap: {{initdb: [data-checksums, {{encoding: UTF8}}, {{locale: C.UTF-8}}]{bootstrap}}}
 postgresql: {{listen: '127.0.0.1:{port}', data_dir: {dir}/volume/pgdata{postgresql}}}
 matriarch: {{secrets_dir: {dir}/secrets, supervisor_socket: {dir}/sockets/supervisor.sock,
             postgres_socket_dir: {dir}/sockets, volume: {dir}/volume{matriarch}}}",
             matriarch = matriarch.replace("DIR", &dir.display().to_string()),
             dir = dir.display(),
+            // In pods it is known.
+            restapi = if outside { "restapi: {listen: '127.0.0.1:8008'}\n" } else { "" },
             bootstrap = bootstrap.replace("DIR", &dir.display().to_string()),
             postgresql = postgresql.replace("DIR", &dir.display().to_string()),
         );
