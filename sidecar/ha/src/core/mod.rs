@@ -161,6 +161,8 @@ struct SyncInForce {
     since: Option<Lsn>,
     wanted: Option<SyncNames>,
     last_seen: BTreeMap<String, Boot>,
+    /// Since when `-sync` names another leader while we lead.
+    anothers: Option<Boot>,
 }
 
 /// One member's whole knowledge.

@@ -58,6 +58,9 @@ impl Core {
         let current = self.applied.is_some() || mutants::on(Mutant::StaleSetting);
         let since = self.sync.since.filter(|_| current && self.sync.guc.as_deref() == Some(status.sync_names.as_str()));
         let Some(since) = since else { return self.query_soon(now) };
+        if self.is_anothers(now, &state) {
+            return;
+        }
         if self.in_flight(|c| matches!(c, Call::Sync | Call::SyncRead)) || self.change.is_some() {
             return;
         }
@@ -95,6 +98,14 @@ impl Core {
                 self.keep_configured(now, effects);
             }
         }
+    }
+
+    /// Another member has claimed `-sync`: it may have won the lock, of which we hear later, as each object has a watch of its own. A
+    /// renewal that was sent since tells that the lock is still ours, so that it was a person.
+    fn is_anothers(&mut self, now: Boot, state: &SyncState) -> bool {
+        let foreign = state.leader.as_ref().is_some_and(|leader| *leader != self.id.name);
+        self.sync.anothers = foreign.then(|| self.sync.anothers.unwrap_or(now));
+        self.sync.anothers.is_some_and(|since| self.lease.confirmed() < Some(since))
     }
 
     /// The mode is off and nobody but us could lead: `-sync` goes when all who stream have what was acknowledged in the former mode, and

@@ -52,6 +52,25 @@ impl World {
             .collect()
     }
 
+    /// `/sync` was written by `node`. Where it names nobody any more, a switch to async is complete: somebody else has what was
+    /// acknowledged before, and from now on it is as safe as any commit in async.
+    pub(crate) fn check_given_up(&mut self, node: usize) {
+        let acknowledged = self.missing(true, Pos::default());
+        if acknowledged.is_empty() || self.sync_state().leader.is_some() {
+            return;
+        }
+        let elsewhere = self.nodes.iter().enumerate().any(|(other, n)| {
+            let flushed = Pos { lsn: n.disk.flushed, ..n.disk.written };
+            other != node && n.disk.intact() && acknowledged.iter().all(|commit| self.wal.contains(flushed, *commit))
+        });
+        if !elsewhere && !self.check.failover_by_hand {
+            let what =
+                format!("{} ends the votes while nobody else has all that was acknowledged", self.nodes[node].name);
+            self.check.fail(self.now, "S2", what);
+        }
+        self.check.protected.clear();
+    }
+
     /// A promotion forked a new branch.
     pub(crate) fn check_fork(&mut self, node: usize, branch: BranchId, fork: Pos) {
         // Thawed in the middle of a promotion, its time over: the fence is on its way, and nothing may rest on this branch.

@@ -59,6 +59,7 @@ impl World {
                     )
                 });
                 self.probe(Probe::SyncApplied, node);
+                self.check_given_up(node);
                 for primary in 0..self.nodes.len() {
                     self.check_names(primary);
                 }

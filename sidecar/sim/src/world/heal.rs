@@ -35,6 +35,9 @@ pub(crate) struct Progress {
     mark: Option<Pos>,
 }
 
+/// For so long others wait without votes for a member that starts, seconds.
+const STARTING: u64 = 30;
+
 impl World {
     pub(super) fn begin_heal(&mut self) {
         self.end_all_faults();
@@ -72,6 +75,8 @@ impl World {
         let start = config.more.get("primary_start_timeout").and_then(serde_json::Value::as_u64).unwrap_or(0);
         let start = if start == 0 { START_TIMEOUT } else { start };
         let lacks = if self.heal.lacked { start } else { 0 };
+        // Where the lock was deleted, one that starts is waited for, also if it lacks WAL that comes only from a leader.
+        let lacks = lacks + if self.heal.never_ready { STARTING } else { 0 };
         (config.ttl + 2 * config.loop_wait + config.retry_timeout + 20 + paused + backoff + lacks) * S
     }
 
@@ -201,8 +206,12 @@ impl World {
             let disk = &self.nodes[self.current[*member]].disk;
             !disk.intact() || disk.written.lsn < disk.consistent
         };
-        if self.source.is_some() && members.iter().all(lacks) {
+        let able: Vec<usize> = members.iter().copied().filter(|member| !lacks(member)).collect();
+        if self.source.is_some() && (able.is_empty() || !self.electable(&able)) {
             return Some("promoted without the WAL that it lacks: a person lets it follow again");
+        }
+        if self.check.durability == Durability::Async && able.is_empty() {
+            return Some("the volume is lost that had the WAL which each copy lacks");
         }
         // A volume was lost whose member alone may lead by what is stored: a write of it that came late says so.
         if self.phase == Phase::Healed && !self.electable(members) {

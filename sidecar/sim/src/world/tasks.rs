@@ -24,6 +24,9 @@ pub(super) fn failed(why: &str) -> Step {
     Step::Done(Err(TaskError::Failed(why.to_owned())))
 }
 
+/// The step of a copy of slots in which they are written; then the server is started again.
+const SLOTS_COPIED: u32 = 2;
+
 impl World {
     pub(super) fn task(&mut self, node: usize, agent: u32, id: u64, task: Task) {
         let n = &mut self.nodes[node];
@@ -87,6 +90,10 @@ impl World {
         match run.task {
             Task::Stop { .. } => self.run_ends(node, Ok(())),
             Task::StartPrimary { .. } | Task::StartStandby { .. } | Task::Promote { .. } | Task::PostBootstrap => {
+                self.run_ends(node, Err(TaskError::Failed("PostgreSQL ended".to_owned())));
+            }
+            // It stops the server itself first.
+            Task::CopySlots { .. } if run.step > SLOTS_COPIED => {
                 self.run_ends(node, Err(TaskError::Failed("PostgreSQL ended".to_owned())));
             }
             _ => {}
@@ -253,7 +260,7 @@ impl World {
     ) -> Step {
         match step {
             1 => return self.takes(node, 20, 400),
-            2 => {}
+            SLOTS_COPIED => {}
             _ => return self.start_again(node, config),
         }
         let Some(source) = self.source(node, from) else { return failed("the source is no primary") };
