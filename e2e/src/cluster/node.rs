@@ -15,6 +15,9 @@ use crate::host::process::Spec;
 use crate::host::run::{find_program, run};
 use crate::images::{Image, PAUSE, template};
 
+/// Where every kubelet of a machine makes its socket for device plugins, whatever its root directory is.
+const DEVICE_PLUGINS: &str = "/var/lib/kubelet/device-plugins/kubelet.sock";
+
 /// Starts the node's containerd with the images of `template` and waits for its socket.
 pub fn start_containerd(layout: &Layout, node: &Node, template: &Path) -> Result<()> {
     let folder = node.containerd();
@@ -71,7 +74,8 @@ pub fn has_image(node: &Node, reference: &str) -> Result<bool> {
     Ok(ctr(node, &["images", "list", "--quiet"])?.lines().any(|line| line == reference))
 }
 
-/// Starts the kubelet and kube-proxy; they want a ready API server.
+/// Starts the kubelet and kube-proxy; they want a ready API server. Waits until the kubelet has made the socket that all of
+/// them share: two that do so at once end with "address already in use".
 pub fn start_kubelet(layout: &Layout, node: &Node, cache: &Cache) -> Result<()> {
     let root = node.folder.join("kubelet");
     fs::create_dir_all(&root)?;
@@ -111,7 +115,16 @@ pub fn start_kubelet(layout: &Layout, node: &Node, cache: &Cache) -> Result<()> 
         format!("--hostname-override={}", node.name),
         format!("--node-ip={}", node.address),
     ];
+    let _ = fs::remove_file(DEVICE_PLUGINS); // an earlier kubelet's, which needs it no more
     start(layout, node, "kubelet", argv, Vec::new())?;
+    let begin = Instant::now();
+    while !Path::new(DEVICE_PLUGINS).exists() {
+        if begin.elapsed() > Duration::from_secs(30) {
+            daemons::check(layout)?;
+            bail!("the kubelet of {} has not begun to work after 30 s", node.name);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
     let argv = vec![
         cache.program("kube-proxy"),
         format!("--kubeconfig={}", layout.kubeconfig("kube-proxy").display()),
