@@ -204,6 +204,19 @@ fn a_refused_write_of_sync_is_tried_again_at_leisure() {
     assert!((1..=12).contains(&tries), "{tries} writes in two seconds");
 }
 
+/// Who claims `-sync` may have won the lock: its holder hears of that later where its clock stood still.
+#[test]
+fn a_leader_takes_the_votes_back_only_when_a_renewal_shows_that_it_leads() {
+    let (mut world, leader, other) = world::cluster(world::QUORUM);
+    world.forbidden.insert("x-leader".to_owned(), 0);
+    world.annotate("x-sync", &[("leader", Some(&other))]);
+    world.run(4_000);
+    assert_eq!(world.annotation("x-sync", "leader"), Some(other));
+    world.forbidden.clear();
+    world.run_until("it is the leader's", 6_000, |w| w.annotation("x-sync", "leader").as_ref() == Some(&leader));
+    assert_eq!(world.writable(), [leader]);
+}
+
 #[test]
 fn a_refused_write_of_failover_is_tried_again_at_leisure() {
     let (mut world, leader, _) = world::cluster(world::QUORUM);
