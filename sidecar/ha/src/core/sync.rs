@@ -111,8 +111,9 @@ impl Core {
     /// The mode is off and nobody but us could lead: `-sync` goes when all who stream have what was acknowledged in the former mode, and
     /// not before somebody does: until then we alone have it.
     fn end_sync(&mut self, now: Boot, streaming: &[(String, Lsn)], since: Lsn, effects: &mut Vec<Effect>) {
-        let others = self.members.iter().any(|m| m.name != self.id.name && !m.tags.nosync);
-        if streaming.is_empty() && others {
+        // Nobody else: one whose pod is just being replaced may come back with less.
+        let mut others = self.members.iter().filter(|m| m.name != self.id.name).peekable();
+        if streaming.is_empty() && (others.peek().is_none() || others.any(|m| !m.tags.nosync)) {
             return;
         }
         if streaming.iter().all(|(_, flush)| *flush >= since) {
