@@ -113,6 +113,11 @@ impl Seen {
     pub fn object(&self, kind: Kind, name: &str) -> Option<&Value> {
         self.objects.get(&(kind, name.to_owned()))
     }
+    /// Who confirms commits besides the leader, as `-sync` says; None: there is no such object, or it says nothing.
+    pub fn voters(&self) -> Option<Vec<&str>> {
+        let listed = self.lock_annotation(&self.names().sync(), "sync_standby")?;
+        Some(listed.split(',').map(str::trim).filter(|name| !name.is_empty()).collect())
+    }
     /// An annotation of a lock object.
     pub fn lock_annotation(&self, object: &str, key: &str) -> Option<&str> {
         self.object(self.lock_kind(), object)?["metadata"]["annotations"][key].as_str().filter(|v| !v.is_empty())

@@ -125,8 +125,7 @@ fn confirmed_without(seen: &Seen, m: &Member) -> bool {
     if config::durability(seen) == Durability::Async {
         return true;
     }
-    let voters = seen.lock_annotation(&seen.names().sync(), "sync_standby").unwrap_or_default();
-    let voters: Vec<&str> = voters.split(',').map(str::trim).filter(|v| !v.is_empty()).collect();
+    let voters = seen.voters().unwrap_or_default();
     !voters.contains(&m.name.as_str())
         || seen.members.iter().any(|o| o.name != m.name && o.can_lead() && voters.contains(&o.name.as_str()))
 }

@@ -107,9 +107,8 @@ pub(super) fn hindered(seen: &Seen, must: &str) -> Option<Step> {
 fn unconfirmed(seen: &Seen) -> Option<&Member> {
     let lately = |m: &Member| m.ready_since.is_some_and(|at| seen.now.as_second() - at.as_second() < CONFIRMS);
     let quorum = config::durability(seen) == Durability::Quorum;
-    let sync = seen.lock_annotation(&seen.names().sync(), "sync_standby").filter(|_| quorum)?;
-    let counts = |m: &Member| sync.split(',').any(|s| s.trim() == m.name);
-    expected(seen).find(|m| m.ready && lately(m) && !leads(seen, m) && !counts(m))
+    let voters = seen.voters().filter(|_| quorum)?;
+    expected(seen).find(|m| m.ready && lately(m) && !leads(seen, m) && !voters.contains(&m.name.as_str()))
 }
 
 /// Replicas first, the highest ordinal first, the leader last.

@@ -71,11 +71,10 @@ fn last_leaders(seen: &Seen) -> i32 {
     }
     let sync = seen.names().sync();
     let last = seen.cluster.status.as_ref().and_then(|s| s.last_primary.as_deref());
-    let voters = seen.lock_annotation(&sync, "sync_standby").unwrap_or_default();
     [seen.leader(), last, seen.lock_annotation(&sync, "leader")]
         .into_iter()
         .flatten()
-        .chain(voters.split(','))
+        .chain(seen.voters().unwrap_or_default())
         .filter_map(|name| name.trim().strip_prefix(&format!("{}-", seen.name()))?.parse::<i32>().ok())
         .filter(|ordinal| (0..9).contains(ordinal))
         .map(|ordinal| ordinal + 1)

@@ -70,9 +70,8 @@ pub(super) fn unfit(seen: &Seen, m: &Member) -> Option<String> {
     if !m.can_lead() {
         return Some(m.problem().map_or_else(|| "PostgreSQL does not run there".to_owned(), |(_, why)| why));
     }
-    let sync = seen.lock_annotation(&seen.names().sync(), "sync_standby").unwrap_or_default();
-    let listed = sync.split(',').any(|s| s.trim() == m.name);
-    (config::durability(seen) == Durability::Quorum && !sync.is_empty() && !listed)
+    let voters = seen.voters().unwrap_or_default();
+    (config::durability(seen) == Durability::Quorum && !voters.is_empty() && !voters.contains(&m.name.as_str()))
         .then(|| "it does not confirm commits yet".to_owned())
 }
 
