@@ -1,6 +1,7 @@
 //! `--validate-config`: everything that is wrong with a configuration, with file, line and key, and what to write instead.
 
 use std::fmt;
+use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use super::locate::Lines;
 use super::schema::{self, Known};
 use super::{Config, Error, HostPort, source};
+use crate::supervisor::launch::makeable;
 
 /// One thing that is wrong, or odd.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,8 +145,13 @@ impl Files {
             self.find("postgresql.config_dir", problem, true);
         }
         if let Some(file) = &config.log.file
-            && let Err(why) = writable(&file.dir)
+            && let Err((path, error)) = makeable(&file.dir)
         {
+            let why = if error.kind() == io::ErrorKind::NotADirectory {
+                format!("{} is no folder", path.display())
+            } else {
+                format!("{}: {error}", path.display())
+            };
             self.find("log.dir", format!("{why}: the log would go to standard error"), false);
         }
         if ignore_listen_port {
@@ -172,16 +179,6 @@ impl Files {
         };
         self.find(key, message, true);
     }
-}
-
-/// Whether files can be made in a folder, which may have to be made first.
-fn writable(dir: &Path) -> Result<(), String> {
-    use rustix::fs::{Access, access};
-    let there = dir.ancestors().find(|dir| dir.exists()).unwrap_or(dir);
-    if !there.is_dir() {
-        return Err(format!("{} is no folder", there.display()));
-    }
-    access(there, Access::WRITE_OK | Access::EXEC_OK).map_err(|errno| format!("{}: {errno}", there.display()))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use super::launch::{Error, usable};
+use super::launch::{Error, makeable, usable};
 use crate::config::Config;
 
 /// In the folder: the data directory that it belongs to.
@@ -60,14 +60,7 @@ pub fn settle(config: &mut Config) -> Result<Option<PathBuf>, Error> {
 pub fn problem(config: &Config) -> Option<String> {
     let (dir, data_dir) = (&config.postgres.config_dir, &config.postgres.data_dir);
     elsewhere(dir.clone(), data_dir)?;
-    let there = dir.ancestors().find(|dir| dir.exists()).unwrap_or(dir);
-    let error = if there.is_dir() {
-        use rustix::fs::{Access, access};
-        access(there, Access::WRITE_OK | Access::EXEC_OK).err().map(io::Error::from)
-    } else {
-        Some(io::ErrorKind::NotADirectory.into())
-    };
-    let error = error.map(|source| Error::ConfigDir { path: there.to_owned(), source });
+    let error = makeable(dir).err().map(|(path, source)| Error::ConfigDir { path: path.to_owned(), source });
     let said = error.or_else(|| taken(dir, &config.postgres.config_base_name, data_dir).err())?.to_string();
     Some(said.trim_start_matches("postgresql.config_dir: ").to_owned())
 }

@@ -166,6 +166,16 @@ impl Launcher {
     }
 }
 
+/// Whether a folder is there or could be made, and is writable for us, without making it; else which one on the way is not, and why.
+pub fn makeable(dir: &Path) -> Result<(), (&Path, std::io::Error)> {
+    use rustix::fs::{Access, access};
+    let there = dir.ancestors().find(|dir| dir.exists()).unwrap_or(dir);
+    if !there.is_dir() {
+        return Err((there, std::io::ErrorKind::NotADirectory.into()));
+    }
+    access(there, Access::WRITE_OK | Access::EXEC_OK).map_err(|errno| (there, errno.into()))
+}
+
 /// There, a folder, and writable for us.
 pub(super) fn usable(path: &Path) -> Result<(), Error> {
     let failed = |source| Error::Folder { path: path.to_owned(), source };

@@ -24,7 +24,7 @@ mod watchdog;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::event_loop::RunError;
@@ -120,11 +120,9 @@ fn options(mut args: impl Iterator<Item = OsString>) -> Result<Options, MainErro
 
 /// An absolute folder, as it is compared with: without `..`, double and closing slashes.
 fn folder(path: &Path) -> Result<PathBuf, MainError> {
-    let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-    if path.is_absolute() && plain && path.parent().is_some() {
-        return Ok(path.components().collect());
-    }
-    Err(MainError::Usage(format!("--config-dir {} is no absolute folder without `..`", path.display())))
+    paths::plain(path)
+        .filter(|path| path.parent().is_some())
+        .ok_or_else(|| MainError::Usage(format!("--config-dir {} is no absolute folder without `..`", path.display())))
 }
 
 /// An error with all of its causes, on one line.

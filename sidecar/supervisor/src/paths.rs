@@ -46,16 +46,18 @@ pub fn root<'a>(volume: &'a Path, config_dir: Option<&'a Path>, path: &Path) -> 
     }
 }
 
+/// An absolute path without `..`, and without double and closing slashes; None if it is written otherwise.
+pub fn plain(path: &Path) -> Option<PathBuf> {
+    let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    (plain && path.is_absolute()).then(|| path.components().collect())
+}
+
 /// Checks how a path is written, without I/O, and gives it back without double and closing slashes.
 pub fn written(volume: &Path, path: &Path) -> Result<PathBuf, PathError> {
-    let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-    let clean: PathBuf = path.components().collect();
-    let inside = |volume: &Path| clean.starts_with(volume) && clean != volume;
-    if plain && path.is_absolute() && (inside(volume) || inside(&wal_volume(volume))) && !has_zero(&clean) {
-        Ok(clean)
-    } else {
-        Err(PathError::Outside { path: path.to_owned(), volume: volume.to_owned() })
-    }
+    let below = |clean: &Path, volume: &Path| clean.starts_with(volume) && clean != volume;
+    plain(path)
+        .filter(|clean| (below(clean, volume) || below(clean, &wal_volume(volume))) && !has_zero(clean))
+        .ok_or_else(|| PathError::Outside { path: path.to_owned(), volume: volume.to_owned() })
 }
 
 fn has_zero(path: &Path) -> bool {
