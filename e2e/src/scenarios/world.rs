@@ -181,10 +181,11 @@ impl World {
             cluster.set_node_frozen(&node.name, false)?;
             cluster.set_node_cut(&node.name, false)?;
         }
-        if !cluster.component("apiserver").is_ok_and(crate::host::process::Process::is_alive) {
+        if cluster.component("apiserver").is_ok_and(crate::host::process::Process::is_alive) {
+            cluster.wait("the API server is ready", Duration::from_mins(1), || cluster.api_is_ready()).await?;
+        } else {
             self.start_api_server().await?;
         }
-        cluster.wait("the API server is ready", Duration::from_mins(1), || cluster.api_is_ready()).await?;
         for node in cluster.layout().all_nodes() {
             self.set_cordoned(&node.name, false).await?;
         }

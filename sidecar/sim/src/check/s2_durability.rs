@@ -52,6 +52,14 @@ impl World {
             .collect()
     }
 
+    /// Another disk than this member's has all of these commits.
+    pub(crate) fn elsewhere(&self, node: usize, commits: &[Pos]) -> bool {
+        self.nodes.iter().enumerate().any(|(other, n)| {
+            let flushed = Pos { lsn: n.disk.flushed, ..n.disk.written };
+            other != node && n.disk.intact() && commits.iter().all(|commit| self.wal.contains(flushed, *commit))
+        })
+    }
+
     /// `/sync` was written by `node`. Where it names nobody any more, a switch to async is complete: somebody else has what was
     /// acknowledged before, and from now on it is as safe as any commit in async.
     pub(crate) fn check_given_up(&mut self, node: usize) {
@@ -59,11 +67,7 @@ impl World {
         if acknowledged.is_empty() || self.sync_state().leader.is_some() {
             return;
         }
-        let elsewhere = self.nodes.iter().enumerate().any(|(other, n)| {
-            let flushed = Pos { lsn: n.disk.flushed, ..n.disk.written };
-            other != node && n.disk.intact() && acknowledged.iter().all(|commit| self.wal.contains(flushed, *commit))
-        });
-        if !elsewhere && !self.check.failover_by_hand {
+        if !self.elsewhere(node, &acknowledged) && !self.check.failover_by_hand {
             let what =
                 format!("{} ends the votes while nobody else has all that was acknowledged", self.nodes[node].name);
             self.check.fail(self.now, "S2", what);

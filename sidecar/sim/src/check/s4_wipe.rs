@@ -13,12 +13,7 @@ impl World {
         let missing_here = self.missing(true, ours);
         let all: Vec<Pos> =
             self.missing(true, Pos::default()).into_iter().filter(|commit| !missing_here.contains(commit)).collect();
-        let elsewhere = self.nodes.iter().enumerate().any(|(other, n)| {
-            other != node
-                && n.disk.intact()
-                && all.iter().all(|commit| self.wal.contains(Pos { lsn: n.disk.flushed, ..n.disk.written }, *commit))
-        });
-        if !elsewhere {
+        if !self.elsewhere(node, &all) {
             let what =
                 format!("{} destroys the only copy of {} acknowledged branch(es)", self.nodes[node].name, all.len());
             self.check.fail(self.now, "S4", what);

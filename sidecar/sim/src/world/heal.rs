@@ -14,6 +14,9 @@ const FRESH: u64 = 10;
 /// `primary_start_timeout`, seconds, where it is not configured.
 const START_TIMEOUT: u64 = 300;
 
+/// For so long others wait without votes for a member that starts, seconds.
+const STARTING: u64 = 30;
+
 /// Votes count for 2.5 s; looked at once a second.
 const VOTES_LIVE: u64 = 3 * S;
 
@@ -34,9 +37,6 @@ pub(crate) struct Progress {
     source_commits: u64,
     mark: Option<Pos>,
 }
-
-/// For so long others wait without votes for a member that starts, seconds.
-const STARTING: u64 = 30;
 
 impl World {
     pub(super) fn begin_heal(&mut self) {

@@ -87,16 +87,15 @@ impl World {
 
     pub(super) fn run_ends_when_down(&mut self, node: usize) {
         let Some(run) = &self.nodes[node].task else { return };
-        match run.task {
-            Task::Stop { .. } => self.run_ends(node, Ok(())),
-            Task::StartPrimary { .. } | Task::StartStandby { .. } | Task::Promote { .. } | Task::PostBootstrap => {
-                self.run_ends(node, Err(TaskError::Failed("PostgreSQL ended".to_owned())));
-            }
+        let waits = match run.task {
+            Task::Stop { .. } => return self.run_ends(node, Ok(())),
+            Task::StartPrimary { .. } | Task::StartStandby { .. } | Task::Promote { .. } | Task::PostBootstrap => true,
             // It stops the server itself first.
-            Task::CopySlots { .. } if run.step > SLOTS_COPIED => {
-                self.run_ends(node, Err(TaskError::Failed("PostgreSQL ended".to_owned())));
-            }
-            _ => {}
+            Task::CopySlots { .. } => run.step > SLOTS_COPIED,
+            _ => false,
+        };
+        if waits {
+            self.run_ends(node, Err(TaskError::Failed("PostgreSQL ended".to_owned())));
         }
     }
 
