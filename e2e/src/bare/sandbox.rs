@@ -1,4 +1,4 @@
-//! The sandbox: this program once more, in pid, network and mount namespaces of its own. When it ends, whatever it started ends.
+//! The sandbox: this program once more, in pid, network, mount and IPC namespaces of its own. When it ends, whatever it started ends.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -26,7 +26,7 @@ pub fn enter(arguments: &[String], last: &[String]) -> Result<bool> {
     let root = std::env::temp_dir().join(format!("matriarch-{}", std::process::id()));
     std::fs::create_dir_all(&root)?;
     let status = Command::new("unshare")
-        .args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
+        .args(["--mount", "--net", "--pid", "--ipc", "--fork", "--kill-child", "--mount-proc"])
         // Process 1 has to reap what agents leave behind.
         .args(["tini", "--"])
         .arg(program)

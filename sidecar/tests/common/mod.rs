@@ -102,6 +102,14 @@ pub fn free_port() -> u16 {
     }
 }
 
+/// Shared memory of System V outlives a PostgreSQL that is killed and its data directory, and a kernel has room for 4,096 segments:
+/// what this thread starts from now on has an IPC namespace, which ends with it.
+fn own_ipc() {
+    if rustix::process::getuid().is_root() {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWIPC).expect("an IPC namespace");
+    }
+}
+
 impl Member {
     pub async fn new(tools: &Tools, name: &str) -> Self {
         Self::with(tools, name, "", "").await
@@ -187,6 +195,7 @@ matriarch: {{secrets_dir: {dir}/secrets, supervisor_socket: {dir}/sockets/superv
         let log = std::fs::File::create(dir.join("log")).unwrap();
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let child = loop {
+            own_ipc();
             match command.spawn() {
                 // Another test forked while the copy of the program was open for writing.
                 Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {

@@ -255,6 +255,7 @@ fn spawn(program: &Path, dir: &Path, socket: &str, setup: &Setup) -> Child {
     if let Some(path) = &setup.path {
         command.env("PATH", format!("{path}:/usr/bin:/bin:/usr/sbin:/sbin"));
     }
+    own_ipc();
     command.spawn().unwrap()
 }
 
@@ -404,6 +405,14 @@ pub fn skip(why: &str) {
     let name = std::thread::current().name().unwrap_or("a test").to_owned();
     // Past the capture of the test's output.
     let _ = writeln!(std::io::stderr().lock(), "SKIPPED {name}: {why}");
+}
+
+/// Shared memory of System V outlives a PostgreSQL that is killed and its data directory, and a kernel has room for 4,096 segments:
+/// what this thread starts from now on has an IPC namespace, which ends with it.
+fn own_ipc() {
+    if rustix::process::getuid().is_root() {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWIPC).expect("an IPC namespace");
+    }
 }
 
 /// Whether a process 1 can be made here.
