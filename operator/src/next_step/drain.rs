@@ -8,12 +8,13 @@ use crate::observe::Seen;
 
 const REASON: &str = "NodeDrain";
 
-/// Row 9.
+/// Row 9. Not to a member that scaling down removes: that would move the leader back at once.
 pub(super) fn step(seen: &Seen) -> Option<Step> {
     let why = reason(seen)?;
     // Where all nodes are closed nothing is won by moving.
-    let elsewhere = switchover::candidates(seen, i32::MAX).first().is_some_and(|m| !seen.drained(m));
-    match switchover::ask(seen, REASON, i32::MAX, &why) {
+    let stay = seen.cluster.spec.instances;
+    let elsewhere = switchover::candidates(seen, stay).first().is_some_and(|m| !seen.drained(m));
+    match switchover::ask(seen, REASON, stay, &why) {
         step @ Step::Switchover { .. } => elsewhere.then_some(step),
         // Other steps may go on while this one waits: they may be what it waits for.
         _ => None,
@@ -23,9 +24,10 @@ pub(super) fn step(seen: &Seen) -> Option<Step> {
 /// At the end of the table: nothing else is to be done, and the drain still waits.
 pub(super) fn waits(seen: &Seen) -> Option<Step> {
     let why = reason(seen)?;
-    let elsewhere = switchover::candidates(seen, i32::MAX).first().is_some_and(|m| !seen.drained(m));
+    let stay = seen.cluster.spec.instances;
+    let elsewhere = switchover::candidates(seen, stay).first().is_some_and(|m| !seen.drained(m));
     if elsewhere {
-        return Some(switchover::ask(seen, REASON, i32::MAX, &why));
+        return Some(switchover::ask(seen, REASON, stay, &why));
     }
     let advice = "no ready standby runs on a node that is open: let another node take pods, or uncordon this one";
     Some(Step::wait(REASON, format!("{why}, but {advice}")))

@@ -10,6 +10,9 @@ use super::{Step, serving_leader, switchover};
 use crate::observe::Seen;
 use crate::plan::locks::{FIELD_ANNOTATION, RESULT_ANNOTATION};
 
+/// A switchover after which nobody has the lock for so many seconds has failed.
+const LEADERLESS: i64 = 60;
+
 /// What was asked for by the field last.
 struct Asked {
     id: String,
@@ -94,20 +97,16 @@ fn follow(seen: &Seen, Asked { from, to, .. }: Asked) -> Look {
     if let Some(why) = seen.lock_annotation(&seen.names().failover(), RESULT_ANNOTATION) {
         return Look::Failed { from: old, to: new, message: format!("{why}; write another id to try again") };
     }
-    let age = switchover::asked_for(seen).unwrap_or(i64::MAX);
+    let failed = |message: String| Look::Failed { from: old.clone(), to: new.clone(), message };
+    let again = "write another id to try again";
     match seen.leader() {
-        Some(other) if other != from => Look::Failed {
-            from: old,
-            to: new,
-            message: format!("{other} took over instead; write another id to try again"),
-        },
-        _ if age < switchover::SWITCHOVER_PATIENCE => {
+        Some(other) if other != from => failed(format!("{other} took over instead; {again}")),
+        // A request that is gone while its leader leads on was taken back.
+        Some(_) => failed(format!("{from} leads on; {again}")),
+        None if switchover::asked_for(seen).is_some_and(|age| age < LEADERLESS) => {
             Look::Running { from: old, to: new, message: "waiting until the new leader has the lock".to_owned() }
         }
-        Some(_) => {
-            Look::Failed { from: old, to: new, message: format!("{from} leads on; write another id to try again") }
-        }
-        None => Look::Failed { from: old, to: new, message: "nobody leads: see the condition Ready".to_owned() },
+        None => failed("nobody leads: see the condition Ready".to_owned()),
     }
 }
 

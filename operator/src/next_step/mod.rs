@@ -47,7 +47,6 @@ use crate::observe::Seen;
 pub use restart::Turn;
 pub use rolling::AGENT_SETTLES;
 pub use set::replicas;
-pub use switchover::SWITCHOVER_PATIENCE;
 
 /// The next step, or why there is none.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,10 +6,11 @@ use super::{Step, leads, restart, rolling};
 use crate::config;
 use crate::member::Member;
 use crate::observe::Seen;
-use crate::plan::locks::{RESULT_ANNOTATION, switchover_asked, switchover_is_ours};
+use crate::plan::locks::{RESULT_ANNOTATION, switchover_asked, switchover_is_ours, switchover_requested};
 
-/// For how long, in seconds, a switchover that was asked for is not asked for again.
-pub const SWITCHOVER_PATIENCE: i64 = 60;
+/// A switchover that failed is asked for again after so many seconds: agents refuse at once, and what they refuse for
+/// (a standby that does not stream yet) passes in seconds or needs a person.
+const AGAIN_AFTER: i64 = 10;
 /// After so many seconds a request that no agent answered is taken back, for it would surprise everybody later.
 const WITHDRAWN_AFTER: i64 = 180;
 
@@ -23,6 +24,32 @@ pub(super) fn pending(seen: &Seen) -> bool {
 /// A request that waits for its time: it would be overwritten by another.
 fn scheduled(seen: &Seen) -> bool {
     seen.lock_annotation(&seen.names().failover(), "scheduled_at").is_some()
+}
+
+/// What became of the operator's last request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome<'a> {
+    /// The agents have yet to act on it, or nobody has the lock.
+    Pending,
+    /// Another has taken over since.
+    Done,
+    /// The same member leads on, and here is why.
+    Failed(&'a str),
+}
+
+/// None: there was none. Whoever takes over clears the request after it has the lock, and a leader that refuses says why
+/// in the same write; all of these objects come by one watch, in the order in which they were written. So a request that
+/// is gone while its leader leads on was not fulfilled.
+pub(super) fn outcome(seen: &Seen) -> Option<Outcome<'_>> {
+    let (from, _) = switchover_requested(seen)?;
+    Some(match seen.leader() {
+        _ if pending(seen) => Outcome::Pending,
+        None => Outcome::Pending,
+        Some(leader) if leader != from => Outcome::Done,
+        Some(_) => Outcome::Failed(
+            seen.lock_annotation(&seen.names().failover(), RESULT_ANNOTATION).unwrap_or("it was taken back"),
+        ),
+    })
 }
 
 /// For how many seconds the operator's last request has been there.
@@ -86,15 +113,13 @@ pub(super) fn ask(seen: &Seen, reason: &'static str, below: i32, why: &str) -> S
     if scheduled(seen) {
         return Step::wait(reason, format!("{why}; waiting for the switchover that is scheduled for later"));
     }
-    if asked_for(seen).is_some_and(|age| age < SWITCHOVER_PATIENCE) {
-        let refused = seen.lock_annotation(&seen.names().failover(), RESULT_ANNOTATION);
-        return Step::wait(
-            reason,
-            refused.map_or_else(
-                || format!("{why}; waiting for the switchover"),
-                |said| format!("{why}; the leader refused the switchover ({said}), which is tried again in a minute"),
-            ),
-        );
+    match outcome(seen) {
+        Some(Outcome::Pending) => return Step::wait(reason, format!("{why}; waiting for the switchover")),
+        Some(Outcome::Failed(said)) if asked_for(seen).is_some_and(|age| age < AGAIN_AFTER) => {
+            let message = format!("{why}; the switchover was not done ({said}), and is tried again in a few seconds");
+            return Step::wait(reason, message);
+        }
+        Some(Outcome::Done | Outcome::Failed(_)) | None => {}
     }
     match candidates(seen, below).first() {
         Some(to) => {

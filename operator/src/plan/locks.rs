@@ -153,6 +153,11 @@ pub fn switchover_is_ours(seen: &Seen) -> bool {
     same && switchover_asked(seen).zip(acquired).is_some_and(|(asked, acquired)| acquired < asked)
 }
 
+/// From whom to whom the operator asked for a switchover last.
+pub fn switchover_requested(seen: &Seen) -> Option<(&str, &str)> {
+    seen.lock_annotation(&seen.names().failover(), REQUEST_ANNOTATION)?.strip_prefix("from ")?.split_once(" to ")
+}
+
 /// When the operator asked for a switchover last.
 pub fn switchover_asked(seen: &Seen) -> Option<Timestamp> {
     seen.lock_annotation(&seen.names().failover(), ASKED_ANNOTATION)?.parse().ok()

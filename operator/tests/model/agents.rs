@@ -21,7 +21,7 @@ fn initialize(w: &mut World) {
     }
     w.disks.insert(format!("data-{first}"), 1);
     w.annotate("orders-config", "initialize", Some("7123456789012345678"));
-    w.annotate("orders-leader", "leader", Some(&first));
+    w.lock(&first);
     lead(w, &first);
     w.acked = 1;
 }
@@ -62,11 +62,18 @@ fn switchover(w: &mut World) {
     // A clean shutdown sends everything to whoever streams.
     let position = w.disk(&leader).unwrap();
     w.disks.insert(format!("data-{to}"), position);
-    w.annotate("orders-leader", "leader", Some(&to));
+    w.lock(&to);
     lead(w, &to);
     // The former leader comes back as a standby.
     w.start(&leader);
     clear(w, None);
+}
+
+/// Somebody takes the request back, or the leader refuses it for a reason of its own.
+pub fn refuse(w: &mut World, why: Option<&str>) {
+    if w.annotation("orders-failover", "member").is_some() {
+        clear(w, why);
+    }
 }
 
 fn clear(w: &mut World, why: Option<&str>) {
@@ -85,7 +92,7 @@ fn elect(w: &mut World) {
     }
     let best = w.pods.keys().filter(|n| fit(w, n)).max_by_key(|n| w.disk(n)).cloned();
     if let Some(best) = best {
-        w.annotate("orders-leader", "leader", Some(&best));
+        w.lock(&best);
         lead(w, &best);
     }
 }

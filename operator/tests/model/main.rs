@@ -8,6 +8,7 @@
 
 mod agents;
 mod operator;
+mod switchovers;
 mod world;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -23,7 +24,7 @@ use world::{BAD_IMAGE, World};
 type Event = (u8, u8);
 
 /// What a history may contain.
-const KINDS: u8 = 24;
+const KINDS: u8 = 25;
 
 fn happens(w: &mut World, (kind, n): Event) {
     let pods: Vec<String> = w.pods.keys().cloned().collect();
@@ -76,6 +77,7 @@ fn happens(w: &mut World, (kind, n): Event) {
             w.nodes.insert(node, !drained && n % 2 == 0);
             w.evict();
         }
+        23 => agents::refuse(w, (n % 2 == 0).then_some("the candidate is behind")),
         _ => lose_volume(w, pod),
     }
 }
@@ -199,7 +201,7 @@ fn a_drain_moves_the_leader_first_and_ends() {
         for at in 0..instances {
             let mut w = running(instances);
             if instances > 1 {
-                w.annotate("orders-leader", "leader", Some(&format!("orders-{at}")));
+                w.lock(&format!("orders-{at}"));
                 settle(&mut w, false);
             }
             let leader = w.serving().unwrap();
@@ -290,7 +292,7 @@ fn where_agents_cannot_be_reached_a_raised_setting_takes_new_pods_and_a_lowered_
 #[test]
 fn a_cluster_that_was_made_smaller_in_its_sleep_wakes_with_its_leader() {
     let mut w = running(3);
-    w.annotate("orders-leader", "leader", Some("orders-2"));
+    w.lock("orders-2");
     settle(&mut w, false);
     w.cluster.spec.hibernate = true;
     assert_eq!(settle(&mut w, false), Step::Hibernated);
@@ -314,7 +316,7 @@ fn a_switchover_by_field_acts_once_for_each_id() {
     };
     assert_eq!(wish(&mut w, "a", "orders-2").0, "Done");
     assert_eq!(w.serving().unwrap(), "orders-2");
-    w.annotate("orders-leader", "leader", Some("orders-0"));
+    w.lock("orders-0");
     settle(&mut w, false);
     assert_eq!(w.serving().unwrap(), "orders-0", "the same id acted twice");
     let (state, why) = wish(&mut w, "b", "orders-3");

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use matriarch_operator::kinds::Kind;
+use matriarch_operator::next_step::Step;
 use matriarch_operator::plan::restarts::Restart;
 use matriarch_operator::plan::{Plan, Write, plan};
 use matriarch_operator::status::{Outcome, status};
@@ -18,6 +19,7 @@ use crate::world::{GRACE, World};
 pub fn reconcile(w: &mut World, dies_after: Option<usize>) -> Plan {
     let seen = w.seen();
     let plan = plan(&seen);
+    check_wait(w, &plan.step);
     for (done, write) in plan.writes.iter().enumerate() {
         if dies_after == Some(done) {
             return plan;
@@ -48,7 +50,10 @@ fn one(w: &mut World, write: &Write) -> bool {
                 pod.mounted = Some(annotation.as_str().unwrap().to_owned());
             }
         }
-        Write::Patch { kind, name, body } => return merge_patch(w, *kind, name, body),
+        Write::Patch { kind, name, body } => {
+            check_request(w, name, body);
+            return merge_patch(w, *kind, name, body);
+        }
         Write::Restart(order) => return restart(w, order),
         Write::Grow { claim, body } => return merge_patch(w, Kind::PersistentVolumeClaim, claim, body),
         Write::AgentImage { pod, image } => {
@@ -96,7 +101,8 @@ fn restart(w: &mut World, order: &Restart) -> bool {
     }
     let name = &order.pod;
     assert!(w.cluster.spec.paused != Some(true), "PostgreSQL of {name} was restarted in maintenance mode");
-    assert!(w.cluster.spec.fenced.is_empty(), "PostgreSQL of {name} was restarted while a member is fenced");
+    let fenced = w.pods.keys().any(|name| w.fenced(name));
+    assert!(!fenced, "PostgreSQL of {name} was restarted while a member is fenced");
     assert!(w.annotation("orders-failover", "member").is_none(), "{name} was restarted during a switchover");
     assert!(others_serve(w, &[name]), "{name} was restarted while another member is down: {:?}", w.pods);
     assert!(!leads || pod.runs > w.wanted() || w.pods.len() == 1, "the leader {name} was restarted for more");
@@ -224,6 +230,23 @@ fn check_replicas(w: &World, replicas: i64) {
     if w.cluster.spec.instances > 1 {
         assert!(others_serve(w, &going), "{going:?} removed while another member is down: {:?}", w.pods);
     }
+}
+
+/// A switchover is asked for only if the last one is over, and from whoever leads.
+fn check_request(w: &World, name: &str, body: &Value) {
+    let asks = name == "orders-failover" && body["metadata"]["annotations"]["member"].is_string();
+    if !asks {
+        return;
+    }
+    assert!(w.annotation(name, "member").is_none(), "a switchover was asked for while another is pending");
+    assert_eq!(body["metadata"]["annotations"]["leader"].as_str(), w.leader().as_deref(), "it does not lead");
+}
+
+/// What waits for a switchover waits for one that is pending.
+fn check_wait(w: &World, step: &Step) {
+    let Step::Wait { message, .. } = step else { return };
+    let open = w.annotation("orders-failover", "member").is_some() || w.leader().is_none();
+    assert!(!message.contains("waiting for the switchover") || open, "{message}, though it is over");
 }
 
 fn check_claim(w: &World, claim: &str) {

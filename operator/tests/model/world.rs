@@ -118,6 +118,13 @@ impl World {
         self.annotation("orders-leader", "leader")
     }
 
+    /// Gives somebody the lock, as of now.
+    pub fn lock(&mut self, member: &str) {
+        let now = Timestamp::from_second(self.now).unwrap().to_string();
+        self.annotate("orders-leader", "leader", Some(member));
+        self.annotate("orders-leader", "acquireTime", Some(&now));
+    }
+
     /// The leader, if it serves.
     pub fn serving(&self) -> Option<String> {
         self.leader().filter(|l| self.pods.get(l).is_some_and(|p| p.up && p.deleting.is_none()))
