@@ -130,13 +130,14 @@ impl Member {
         self.report.replication_state.as_deref().or(self.report.state.as_deref())
     }
 
-    /// Why it is not ready, for people; None if it is.
+    /// Why it is not ready, or will not be, for people; None if it is.
     pub fn problem(&self) -> Option<(&'static str, String)> {
-        if self.ready {
-            return None;
-        }
+        // It stays ready until its containers have ended.
         if self.deleting {
             return Some(("MemberStopping", format!("{} is being deleted", self.name)));
+        }
+        if self.ready {
+            return None;
         }
         if let Some(trouble) = &self.trouble {
             return Some((trouble.reason, format!("{}: {}", self.name, trouble.message)));

@@ -271,6 +271,14 @@ fn steps() {
         }),
         "MembersNotReady"
     );
+    // One that is evicted is ready until its containers end.
+    assert_eq!(
+        wait_of(|s| {
+            other_image(s);
+            s.members[1].deleting = true;
+        }),
+        "MembersNotReady"
+    );
     assert_eq!(
         wait_of(|s| {
             other_image(s);
