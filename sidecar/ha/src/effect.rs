@@ -109,6 +109,8 @@ pub enum Effect {
         /// Why, in a sentence.
         reason: String,
     },
+    /// A number that is stored cannot be right, and what comes of that, in a sentence: to be logged once, as a warning.
+    Disbelieved(String),
     /// Nothing more to do in this pod: tell the supervisor, and end.
     Finish,
     /// The agent cannot go on; it exits with this sentence (the kubelet starts it again).

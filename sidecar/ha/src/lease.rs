@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::mutants::{self, Mutant};
 use crate::store::record::LockRecord;
-use crate::types::{Boot, Timeline, Wall};
+use crate::types::{Boot, Wall};
 
 /// Attempts remembered while their outcome is unknown.
 const ATTEMPTS: usize = 16;
@@ -33,8 +33,6 @@ pub struct Lease {
     resource_version: String,
     /// The ttl of the last record, which still counts when the object has vanished.
     last_ttl_ms: u64,
-    /// The highest timeline that was ever reserved, as far as we saw.
-    timeline: Timeline,
     /// When the holder last gave a sign of life, as we saw it; for an absent object: when we first saw it absent.
     changed_at: Boot,
     observed: bool,
@@ -104,9 +102,6 @@ impl Lease {
         }
         self.renewed |= changed && self.observed && new.is_some();
         self.observed = true;
-        if let Some(record) = &new {
-            self.timeline = self.timeline.max(record.timeline);
-        }
         if let Some(ttl_ms) = new.as_ref().and_then(|r| r.ttl_ms) {
             self.last_ttl_ms = ttl_ms;
         }
@@ -222,11 +217,6 @@ impl Lease {
     /// The record as last seen.
     pub fn record(&self) -> Option<&LockRecord> {
         self.record.as_ref()
-    }
-
-    /// The highest timeline that a holder reserved, as far as we saw: also when the object has vanished since.
-    pub fn timeline(&self) -> Timeline {
-        self.timeline
     }
 
     /// For CAS.

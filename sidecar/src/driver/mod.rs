@@ -247,6 +247,7 @@ impl Driver {
                 self.end.view.send_replace(view);
             }
             Effect::Verdict { rule, reason } => tracing::info!(rule.id = rule, "{reason}"),
+            Effect::Disbelieved(why) => tracing::warn!("{why}"),
             Effect::Finish => {
                 match tokio::time::timeout(FINISH_TIMEOUT, self.world.supervisor.finish()).await {
                     Ok(Ok(())) => {}

@@ -8,7 +8,9 @@ use super::{Call, Core};
 use crate::config::{Dynamic, effective, sound};
 use crate::decide::Job;
 use crate::effect::{Effect, Reply};
-use crate::event::{Attached, Event, Kind, Local, Now, QueryError, ServerStatus, StoreError, StoreEvent, TaskError};
+use crate::event::{
+    Attached, DataDir, Event, Kind, Local, Now, QueryError, ServerStatus, StoreError, StoreEvent, TaskError,
+};
 use crate::member::Member;
 use crate::mutants::{self, Mutant};
 use crate::snapshot::{Repair, TaskKind};
@@ -76,6 +78,9 @@ impl Core {
             Event::Inspected { id, found } => {
                 if self.inspect == Some(id) {
                     self.inspect = None;
+                    if let DataDir::Present(control) = &found {
+                        self.timelines.is_on(control.timeline);
+                    }
                     self.server.dir = Some(found);
                 }
             }
@@ -360,6 +365,7 @@ impl Core {
             self.restartpoint_at = Some(now.plus_ms(RESTARTPOINT_MS));
         }
         self.timeline_seen = status.timeline;
+        self.timelines.is_on(status.timeline);
         if self.replay_at.0 != status.replayed || self.replay_at.1 < self.server.started {
             self.replay_at = (status.replayed, now);
         }

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
 use super::{CALL_TIMEOUT_MS, Call, Core, LeaderProbe};
 use crate::config::{SyncMode, limits};
 use crate::decide::{Action, Job, Verdict};
@@ -29,9 +27,6 @@ const BOOTSTRAP_AGAIN_MS: u64 = 60_000;
 const LOOK_AGAIN_MS: u64 = 200;
 /// A member that sent nothing is passed over for so long, milliseconds.
 const SHUN_MS: u64 = 60_000;
-/// A stored history that is so many timelines further than anybody is was not written by a leader: each number up to what is reserved
-/// costs a history file.
-const PLAUSIBLE: u32 = 1_000;
 
 impl Core {
     pub(super) fn act(&mut self, now: Now, action: Action, s: &Snapshot, effects: &mut Vec<Effect>) {
@@ -175,60 +170,6 @@ impl Core {
         self.lock_call(boot, annotations, addresses, record.is_some(), effects);
     }
 
-    /// A standby that takes the lock, or leads and is to be promoted, reserves a timeline that nobody has reserved before; else the
-    /// number never goes back, whether PostgreSQL runs here or not: the object may have been made anew.
-    fn timeline_to_write(&mut self, known: Timeline, renewal: bool) -> Timeline {
-        let highest = known.max(self.highest_timeline()).max(self.lease.timeline()).max(self.timeline_of_sync());
-        let recovers = self.server.status.as_ref().is_some_and(|status| status.in_recovery);
-        let reserves = recovers && (!renewal || self.wants_timeline());
-        if !reserves || mutants::on(Mutant::TimelineNotReserved) {
-            return highest;
-        }
-        // Patroni reserves none: each of its members may have made one that nobody has heard of.
-        let unheard = u32::try_from(self.patroni_members()).unwrap_or(0);
-        self.reserved = Timeline(highest.0.saturating_add(1).saturating_add(unheard));
-        // A claim of before does not say this number.
-        self.sync_claim = None;
-        self.reserved
-    }
-
-    /// The highest timeline that we or others are known to be on, or to have been.
-    fn highest_timeline(&self) -> Timeline {
-        // The lock object may have been made anew since; what members say of themselves has outlived it.
-        let published = self.members.iter().filter_map(|m| m.status.get("timeline").and_then(Value::as_u64)).max();
-        let published = published.and_then(|t| u32::try_from(t).ok()).map_or(Timeline(0), Timeline);
-        let known = self.server.status.as_ref().map_or(published, |status| published.max(status.timeline));
-        // And so has the history of those that are down now, unless it is nonsense that a person wrote.
-        let history = self.history.timeline();
-        if history.0 <= known.0.saturating_add(PLAUSIBLE) { known.max(history) } else { known }
-    }
-
-    /// What the last claim before a promotion said: its number was used, or still may be.
-    fn timeline_of_sync(&self) -> Timeline {
-        self.locks.get(&self.id.sync_object).map(crate::store::record::timeline).unwrap_or_default()
-    }
-
-    /// The lock says a timeline that this agent has reserved, and nobody has come to it since: members of a standby cluster follow the
-    /// timelines of another one, whoever has reserved them here. What was seen when it was reserved may have been old.
-    pub(super) fn timeline_reserved(&self) -> bool {
-        let stored = self.lease.record().map(|record| record.timeline).unwrap_or_default();
-        let of_sync = self.timeline_of_sync();
-        let claimed = of_sync > self.reserved || (of_sync == self.reserved && !self.sync_settled());
-        self.reserved != Timeline(0) && stored >= self.reserved && self.reserved > self.highest_timeline() && !claimed
-    }
-
-    /// To be promoted, but without a timeline of its own.
-    fn wants_timeline(&self) -> bool {
-        let recovers = self.server.status.as_ref().is_some_and(|status| status.in_recovery);
-        let blind = mutants::on(Mutant::TimelineNotReserved) || mutants::on(Mutant::ClusterTimelineNotReserved);
-        recovers && self.config.standby_cluster.is_none() && !self.server.latched && !self.timeline_reserved() && !blind
-    }
-
-    /// The same, of a lock that is ours and can be written now.
-    pub(super) fn lacks_timeline(&self, now: Boot) -> bool {
-        self.holder(now) == Holder::Me && self.wants_timeline()
-    }
-
     /// All members that failsafe mode would ask: those with an address and an api_url, and ourselves.
     fn topology(&self, known: &LockRecord) -> BTreeMap<String, String> {
         let mut topology: BTreeMap<String, String> =
@@ -346,7 +287,7 @@ impl Core {
             }
             Job::Promote => Task::Promote {
                 from: self.server.status.as_ref().map(|st| st.timeline).unwrap_or_default(),
-                to: self.lease.record().map(|record| record.timeline).unwrap_or_default(),
+                to: self.timeline_to_make(),
             },
             Job::Stop { immediate } => {
                 let checkpoint = !immediate && self.server.status.as_ref().is_some_and(|st| !st.in_recovery);
@@ -531,7 +472,7 @@ impl Core {
             let claim = format!("{}@{}.{}", self.id.uid, now.0, self.next_id);
             let mut keys = state.annotations();
             keys.insert(CLAIM.to_owned(), Some(claim.clone()));
-            let timeline = self.lease.timeline();
+            let timeline = self.timeline_to_claim();
             if timeline != Timeline(0) {
                 // Once more where it outlives the lock object, before each promotion.
                 keys.insert(TIMELINE.to_owned(), Some(timeline.to_string()));

@@ -17,6 +17,7 @@ mod requests;
 mod slots;
 mod switchover;
 mod sync;
+pub mod timelines;
 mod wake;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -194,8 +195,7 @@ pub struct Core {
     owners: Vec<Value>,
     calls: BTreeMap<u64, (Boot, Call)>,
     lock_sent: Boot,
-    /// The timeline that our last write of the lock which reserved one said, 0: none.
-    reserved: Timeline,
+    timelines: timelines::Timelines,
     /// By object that members share: a write failed, not again before.
     retry_at: BTreeMap<String, Boot>,
     permit_seq: u64,
@@ -315,7 +315,7 @@ impl Core {
             owners: Vec::new(),
             calls: BTreeMap::new(),
             lock_sent: Boot(0),
-            reserved: Timeline::default(),
+            timelines: timelines::Timelines::default(),
             retry_at: BTreeMap::new(),
             permit_seq: 0,
             permitted: None,
@@ -399,6 +399,7 @@ impl Core {
         if self.finished {
             return effects;
         }
+        self.tell_timelines(&mut effects);
         let boot = now.boot;
         self.locks.upkeep(boot, &mut self.next_id, &mut effects);
         self.pods.upkeep(boot, &mut self.next_id, &mut effects);
@@ -442,7 +443,7 @@ impl Core {
             timeline_reserved: self.timeline_reserved(),
             initialize: self.initialize(),
             failover: Failover::parse(self.locks.get(&self.id.failover_object)),
-            cluster_timeline: self.history.timeline(),
+            cluster_timeline: self.timeline_of_history(),
             sync: self.sync_state(),
             sync_settled: self.sync_settled(),
             sync_kept: self.sync_kept.is_some(),
@@ -555,6 +556,7 @@ impl Core {
         let before = self.lease.record().map(tenure);
         let seen = record.as_ref().map(|(r, v)| (r.clone(), v.as_str()));
         self.lease.observe(now, seen, &me);
+        self.hear_timeline();
         if self.lease.confirmed() >= Some(self.lock_sent) {
             self.topology_sent.clear();
         }
@@ -571,7 +573,7 @@ impl Core {
             self.sync_kept = None;
         }
         if matches!(self.holder(now), Holder::Other { .. } | Holder::Unfenced { .. }) {
-            self.reserved = Timeline::default();
+            self.timelines.reserved = Timeline::default();
         }
     }
 

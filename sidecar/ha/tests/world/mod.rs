@@ -112,6 +112,8 @@ pub struct World {
     pub forgetful: Option<String>,
     /// Callbacks as they were called: member, action, role.
     pub callbacks: Vec<(String, &'static str, String)>,
+    /// What is stored and not believed: member, why.
+    pub disbelieved: Vec<(String, String)>,
     /// Timelines that a promotion left out.
     pub unused: BTreeSet<u32>,
     /// Walsenders still act on this setting.
@@ -149,6 +151,7 @@ impl World {
             lawless: false,
             forgetful: None,
             callbacks: Vec::new(),
+            disbelieved: Vec::new(),
             unused: BTreeSet::new(),
             old_setting: None,
             busy_checkpointer: false,
@@ -696,6 +699,7 @@ impl World {
             Effect::Publish(view) => self.node(name).view = (*view).clone(),
             Effect::Settings { .. } => {}
             Effect::Callback { action, role } => self.callbacks.push((name.into(), action.name(), role)),
+            Effect::Disbelieved(why) => self.disbelieved.push((name.into(), why)),
             Effect::Verdict { rule, reason } => {
                 let at = self.now.0 / 1000;
                 self.node(name).verdicts.push((at, rule.into(), reason));

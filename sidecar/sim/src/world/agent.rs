@@ -195,6 +195,7 @@ impl World {
             Effect::Settings { .. } | Effect::Callback { .. } | Effect::Decided(_) => {}
             Effect::History { id, .. } => self.send(node, Message::History { agent, id }),
             Effect::Publish(view) => self.nodes[node].agent.view = Some(view),
+            Effect::Disbelieved(why) => self.line(|w| format!("  {} {why}", w.nodes[node].name)),
             Effect::Verdict { rule, reason } => {
                 *self.stats.rules.entry(rule).or_default() += 1;
                 self.check_reason(node, rule, &reason);
