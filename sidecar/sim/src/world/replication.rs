@@ -188,7 +188,15 @@ impl World {
         n.disk.flushed = n.disk.flushed.max(lsn);
         n.disk.replayed = n.disk.flushed;
         let more = n.disk.written.lsn > n.disk.flushed;
-        let Some(r) = n.server.receiver.as_mut().filter(|r| r.id == receiver) else { return };
+        let Some(r) = n.server.receiver.as_mut().filter(|r| r.id == receiver) else {
+            // A receiver flushes all that it was given before it ends (`WalRcvDie`).
+            if more {
+                let (server, lsn) = (n.server.incarnation, n.disk.written.lsn);
+                let after = self.flush_time(node);
+                self.push(after, Ev::Server { node, server, what: ServerEv::StandbyFlushed { receiver, lsn } });
+            }
+            return;
+        };
         r.flushing = false;
         let (up, server) = (r.upstream, r.upstream_server);
         let after = self.delay(For::Stream, node, self.plan.config.peer_us);
