@@ -432,6 +432,13 @@ pub struct PeerAnswer {
     pub patroni: bool,
 }
 
+impl PeerAnswer {
+    /// It is where a leader has to be for others to copy or compare: primary, or standby leader of a standby cluster.
+    pub fn leads(&self, standby_cluster: bool) -> bool {
+        self.primary || (standby_cluster && self.running)
+    }
+}
+
 /// A request over REST that changes something or needs the core's word.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {

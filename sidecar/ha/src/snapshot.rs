@@ -89,6 +89,9 @@ pub struct Snapshot {
     pub round: Option<Round>,
     /// What the present leader said of itself, asked after it got the lock.
     pub leader_answer: Option<Result<PeerAnswer, String>>,
+    /// Since when it has said, each time that it answered, that it does not lead yet.
+    #[serde(default)]
+    pub leader_late_since: Option<Boot>,
     /// What standbys said of their positions since our primary is being stopped.
     pub standby_answers: BTreeMap<String, PeerAnswer>,
     /// We promised a leader in failsafe to leave the lock alone until then.

@@ -110,3 +110,29 @@ fn a_switchover_is_honoured_while_the_primary_starts() {
     world.request(&other, 7, request);
     world.run_until("candidate leads", 8_000, |w| w.writable() == [other.clone()]);
 }
+
+#[test]
+fn a_stopped_former_primary_starts_when_the_leader_does_not_come_up_and_leads_in_its_place() {
+    for mode in [json!(true), json!(false)] {
+        let (mut world, leader, _) = cluster(json!({"primary_start_timeout": 20, "synchronous_mode": mode}));
+        let voter = world.annotation("x-sync", "sync_standby").filter(|_| mode == json!(true));
+        let other = voter.unwrap_or_else(|| world.nodes.keys().find(|name| **name != leader).unwrap().clone());
+        let third = world.nodes.keys().find(|name| **name != leader && **name != other).unwrap().clone();
+        world.crash(&third);
+        world.node(&third).agent_up = false;
+        world.store(matriarch_ha::event::Kind::Pod, &third, |pod| pod.deleting = true);
+        world.node(&leader).db.slow_start = true;
+        world.crash(&leader);
+        world.crash(&other);
+        world.node(&other).db.data.as_mut().unwrap().standby_signal = false;
+        world.run(15_000);
+        assert_eq!((world.leader(), world.nodes[&other].db.running), (Some(leader.clone()), false), "{mode}");
+        if mode == json!(true) {
+            world.run_until("another leads", 30_000, |w| w.writable() == [other.clone()]);
+        } else {
+            // What it lacks nobody knows.
+            world.run(30_000);
+            assert_eq!((world.leader(), world.nodes[&other].db.running), (Some(leader.clone()), false));
+        }
+    }
+}

@@ -367,7 +367,9 @@ impl Core {
         let Some(peer) = s.peer(&leader) else { return };
         let id = self.id();
         let answer = self.leader.answer.take();
-        self.leader = LeaderProbe { leader, id: Some(id), asked: now, answered: self.leader.answered, answer };
+        let late_since = self.leader.late_since.filter(|_| self.leader.leader == leader);
+        let answered = self.leader.answered;
+        self.leader = LeaderProbe { leader, id: Some(id), asked: now, answered, answer, late_since };
         effects.push(Effect::Ask { id, peer, question: Question::Status, timeout_ms: ANSWER_TIMEOUT_MS });
     }
 

@@ -119,6 +119,8 @@ struct LeaderProbe {
     asked: Boot,
     answered: Boot,
     answer: Option<Result<PeerAnswer, String>>,
+    /// Since when it has said, each time that it answered, that it is not yet where others could follow it.
+    late_since: Option<Boot>,
 }
 
 /// One round of failsafe calls.
@@ -462,6 +464,7 @@ impl Core {
             won_on: self.won_on.clone(),
             // An old answer is none: the leader may have gone meanwhile.
             leader_answer: self.leader.answer.clone().filter(|_| now.ms_since(self.leader.answered) < ANSWER_MS),
+            leader_late_since: self.leader.late_since,
             standby_answers: self.standby_answers.clone(),
             promised_until: self.promised_until,
         }

@@ -1,6 +1,6 @@
 //! What peers and users ask over REST, and what peers answered.
 
-use super::Core;
+use super::{ANSWER_MS, Core};
 use crate::config::SyncMode;
 use crate::effect::{Effect, Reply};
 use crate::event::{DataDir, PeerAnswer, Request, ServerStatus};
@@ -25,10 +25,7 @@ impl Core {
             return;
         }
         if self.leader.id == Some(id) {
-            self.leader.id = None;
-            self.leader.asked = now;
-            self.leader.answered = now;
-            self.leader.answer = Some(result);
+            self.leader_answered(now, result);
             return;
         }
         if let Some(name) = self.standbys_asked.remove(&id) {
@@ -42,6 +39,20 @@ impl Core {
         {
             round.asked.insert(member, Some(result));
         }
+    }
+
+    fn leader_answered(&mut self, now: Boot, result: Result<PeerAnswer, String>) {
+        // One that nobody asked for a while may have led meanwhile.
+        let lately = now.ms_since(self.leader.answered) < ANSWER_MS;
+        self.leader.late_since = match &result {
+            Ok(answer) if answer.leads(self.config.standby_cluster.is_some()) => None,
+            Ok(_) => self.leader.late_since.filter(|_| lately).or(Some(now)),
+            Err(_) => self.leader.late_since.filter(|_| lately),
+        };
+        self.leader.id = None;
+        self.leader.asked = now;
+        self.leader.answered = now;
+        self.leader.answer = Some(result);
     }
 
     pub(super) fn request(&mut self, now: Boot, id: u64, request: Request, effects: &mut Vec<Effect>) {

@@ -5,6 +5,7 @@ use super::{Action, Job, Rule, Verdict, act, hold, run};
 use crate::effect::Upstream;
 use crate::event::{ControlData, DataDir, PeerAnswer, ServerStatus};
 use crate::mutants::{self, Mutant};
+use crate::quorum;
 use crate::snapshot::{Repair, Snapshot};
 use crate::store::record::Initialize;
 
@@ -70,9 +71,19 @@ fn patronis_primary(s: &Snapshot) -> bool {
         && s.server.status.as_ref().is_some_and(|status| !status.in_recovery && same(&status.system_id))
 }
 
-/// The leader is where it has to be for others to copy or compare: primary, or standby leader of a standby cluster.
+/// The leader is where it has to be for others to copy or compare.
 fn leads(s: &Snapshot, answer: &PeerAnswer) -> bool {
-    answer.primary || (s.config.standby_cluster.is_some() && answer.running)
+    answer.leads(s.config.standby_cluster.is_some())
+}
+
+/// The leader has not come up for as long as it may take. It gives up then if somebody else can lead, and only who runs can. Where
+/// commits rest on nobody's word it is waited for: what a former primary lacks nobody knows.
+fn replaces_the_late(s: &Snapshot) -> bool {
+    s.leader_late_since.is_some_and(|since| s.now.ms_since(since) >= s.start_timeout_ms())
+        && s.sync.leader.is_some()
+        && quorum::electorate(&s.sync, &s.name)
+        && !s.reinitializing()
+        && s.server.starts_failed < UNSTARTABLE
 }
 
 fn following(wanted: Option<&Upstream>, leader: &str) -> String {
@@ -125,6 +136,10 @@ fn stopped(s: &Snapshot, leader: &str) -> Verdict {
     let answer = match &s.leader_answer {
         None => return wait(format!("asking {leader} for its state")),
         Some(Err(why)) => return wait(format!("{leader} does not answer: {why}")),
+        Some(Ok(answer)) if !leads(s, answer) && replaces_the_late(s) && matches!(dir, DataDir::Present(_)) => {
+            let reason = format!("{leader} does not come up: starting as a standby, so that somebody else can lead");
+            return run(s, Rule::StartStandby, reason, Job::StartStandby(None));
+        }
         Some(Ok(answer)) if !leads(s, answer) => return wait(format!("{leader} is not yet the primary")),
         Some(Ok(answer)) => answer,
     };

@@ -86,7 +86,7 @@ rules! {
         WaitForLeader "wait-for-leader" "The leader has the lock, but has not yet said that it is the primary."
         Unconfirmed "unconfirmed" "The lock was not renewed since this agent runs. The agent before it may have ended the stream for an election, which must stay so: nothing is streamed from a holder that may be gone."
         Rewind "rewind" "The data directory may have diverged: pg_rewind finds out and repairs."
-        StartStandby "start" "Start as a standby of the leader."
+        StartStandby "start" "Start as a standby of the leader; or, where commits rest on this member and the leader has not come up for `primary_start_timeout`, of nobody, to be able to lead in its place."
         Shun "fall-back" "The member that the tag `replicatefrom` names sends nothing: the leader does for a while."
         Follow "follow" "Streams from somebody else, or from nobody: the configuration is changed by reload."
         CopySlots "copy-slots" "Permanent logical slots of the leader are not here: their state is copied, with a restart, so that a failover does not lose them."
