@@ -315,10 +315,12 @@ pub fn answer(s: &mut Snapshot, g: &mut Gen) {
         pod_uid: "uid-b".into(),
         ..PeerAnswer::default()
     };
-    s.leader_answer = match g.below(6) {
+    let late = g.below(7);
+    s.leader_late_since = (late == 6).then(|| Boot(s.now.0.saturating_sub(s.start_timeout_ms() * 1000)));
+    s.leader_answer = match late {
         0 => None,
         1 => Some(Err("silent".into())),
-        2 => Some(Ok(PeerAnswer { primary: false, ..says })),
+        2 | 6 => Some(Ok(PeerAnswer { primary: false, running: late == 2, ..says })),
         3 => Some(Ok(PeerAnswer { primary: false, demoted: true, ..says })),
         4 => Some(Ok(PeerAnswer { timeline: Timeline(2), ..says })),
         _ => Some(Ok(says)),
