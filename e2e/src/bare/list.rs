@@ -5,7 +5,7 @@ use futures::future::LocalBoxFuture;
 
 use super::scenarios::{
     backup, cascade, configuration, data, day_two, faults, guard, haproxy, life, making, mixed, patronictl, people,
-    rules, slots, store, streams, takeover,
+    pgbouncer, rules, slots, store, streams, takeover,
 };
 use super::stage::Stage;
 use crate::scenarios::Row;
@@ -76,6 +76,7 @@ pub const ALL: &[Scenario] = &[
     quick("patronictl-endpoints", |stage, row| Box::pin(patronictl::endpoints(stage, row))),
     long("patronictl-standby", |stage, row| Box::pin(patronictl::demoted_and_promoted(stage, row))),
     quick("haproxy", |stage, row| Box::pin(haproxy::haproxy(stage, row))),
+    long("pgbouncer", |stage, row| Box::pin(pgbouncer::pgbouncer(stage, row))),
     quick("pitr", |stage, row| Box::pin(making::point_in_time(stage, row))),
     long("replica-script", |stage, row| Box::pin(making::replica_without_leader(stage, row))),
     long("pgbackrest", |stage, row| Box::pin(backup::pgbackrest(stage, row))),

@@ -8,6 +8,7 @@ mod haproxy;
 mod list;
 mod member;
 mod patroni;
+mod pgbouncer;
 mod postgres;
 mod proxy;
 mod runner;

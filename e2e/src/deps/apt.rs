@@ -29,6 +29,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/bin/python3", "python3"),
     ("haproxy", "haproxy"),
     ("pgbackrest", "pgbackrest"),
+    ("pgbouncer", "pgbouncer"),
     ("promtool", "prometheus"),
     ("buildah", "buildah"),
     ("openssl", "openssl"),

@@ -11,6 +11,8 @@ use super::check::Rows;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(400);
 /// For one statement that is not a client's write.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of every server.
+const POSTGRES_PORT: u16 = 5432;
 /// The table, of the application's user.
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS workload \
      (run text NOT NULL, client int NOT NULL, seq bigint NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp())";
@@ -31,10 +33,10 @@ pub struct Database {
 }
 
 impl Database {
-    /// The same login at another address.
+    /// The same login at a server's own address, whatever is in front of it.
     #[must_use]
     pub fn at(&self, address: &str) -> Self {
-        Self { address: address.to_owned(), ..self.clone() }
+        Self { address: address.to_owned(), port: POSTGRES_PORT, ..self.clone() }
     }
 
     /// A connection, within [`CONNECT_TIMEOUT`] or not at all. It closes when the client is dropped.

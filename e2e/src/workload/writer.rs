@@ -26,6 +26,9 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// How often a client of one pod looks whether it is a primary now, and how often it writes when it is.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// Which server answers.
+const WHO: &str = "host(inet_server_addr()), pg_postmaster_start_time()";
+
 /// A client and where it writes.
 #[derive(Debug, Clone)]
 pub struct Writer {
@@ -80,10 +83,8 @@ impl Writer {
 
     async fn connect(&self) -> Result<(Client, Arc<Server>)> {
         let client = self.database.connect().await?;
-        let sql = "SELECT host(inet_server_addr()), pg_postmaster_start_time()";
-        let rows = timeout(ANSWER, query(&client, sql)).await.context("no answer in time")??;
-        let Some([address, started]) = rows.first().map(Vec::as_slice) else { bail!("no row") };
-        let server = Server { address: address.clone(), started: started.clone() };
+        let rows = timeout(ANSWER, query(&client, &format!("SELECT {WHO}"))).await.context("no answer in time")??;
+        let Some(server) = rows.first().and_then(|row| who(row)) else { bail!("no row") };
         Ok((client, Arc::new(server)))
     }
 
@@ -93,12 +94,15 @@ impl Writer {
         *seq += 1;
         let sql = format!(
             "INSERT INTO workload (run, client, seq) VALUES ('{}', {}, {number}) \
-             RETURNING substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)",
+             RETURNING substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8), {WHO}",
             self.run, self.client
         );
         let sent = clock::now();
         let answer = timeout(ANSWER, query(client, &sql)).await;
         let done = clock::now();
+        // A pooler may lead each statement of a connection to another server.
+        let answered = answer.as_ref().ok().and_then(|rows| who(rows.as_ref().ok()?.first()?.get(1..)?));
+        let server = answered.filter(|one| *one != **server).map_or_else(|| server.clone(), Arc::new);
         let outcome = match answer {
             Ok(Ok(rows)) => match rows.first().and_then(|row| u32::from_str_radix(row.first()?, 16).ok()) {
                 Some(timeline) => Outcome::Acknowledged { timeline },
@@ -108,10 +112,16 @@ impl Writer {
             Err(_) => Outcome::Unknown(format!("no answer in {} s", ANSWER.as_secs())),
         };
         let goes_on = matches!(outcome, Outcome::Acknowledged { .. });
-        let (server, client) = (server.clone(), self.client);
+        let client = self.client;
         self.history.add(Attempt { client, seq: number, sent, done, server, outcome });
         goes_on
     }
+}
+
+/// The server as it calls itself.
+fn who(columns: &[String]) -> Option<Server> {
+    let [address, started] = columns else { return None };
+    Some(Server { address: address.clone(), started: started.clone() })
 }
 
 /// None when there is no answer.

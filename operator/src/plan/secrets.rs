@@ -80,13 +80,14 @@ fn derived(seen: &Seen) -> Option<Write> {
 }
 
 /// All that an application needs, ready made: keys of the service binding specification, a libpq URI, one for JDBC, and
-/// a line for `~/.pgpass`.
+/// a line for `~/.pgpass`, and one of `PgBouncer`'s `auth_file`.
 fn connection(seen: &Seen, username: &str, password: &str) -> BTreeMap<&'static str, String> {
     let database = &seen.cluster.spec.application.database;
     let host = format!("{}.{}.svc", seen.names().service(), seen.namespace());
     let uri = |text: &str| utf8_percent_encode(text, URI).to_string();
     let (user, secret) = (uri(username), uri(password));
     let pgpass = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
+    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
     BTreeMap::from([
         ("type", "postgresql".to_owned()),
         ("provider", "matriarch".to_owned()),
@@ -99,5 +100,6 @@ fn connection(seen: &Seen, username: &str, password: &str) -> BTreeMap<&'static 
         ("uri", format!("postgresql://{user}:{secret}@{host}:{POSTGRES_PORT}/{database}")),
         ("jdbc-uri", format!("jdbc:postgresql://{host}:{POSTGRES_PORT}/{database}?user={user}&password={secret}")),
         ("pgpass", format!("{host}:{POSTGRES_PORT}:{database}:{}:{}\n", pgpass(username), pgpass(password))),
+        ("userlist.txt", format!("{} {}\n", quoted(username), quoted(password))),
     ])
 }

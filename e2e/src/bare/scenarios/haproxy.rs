@@ -13,7 +13,7 @@ use crate::bare::stage::Stage;
 use crate::bare::team::{Plan, STEADY, Team};
 use crate::host::process::command_line;
 use crate::scenarios::Row;
-use crate::workload::{Promise, clock, longest_gap};
+use crate::workload::{Promise, clock};
 
 /// Two looks of HAProxy at everybody, and an agent that has to see it first.
 const NOTICED: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ pub async fn haproxy(stage: &Stage, row: &mut Row) -> Result<()> {
 
     let begin = clock::now();
     switch_over(team, &team.standbys().await?[0].name).await?;
-    let gap = gap_since(&play, begin).await?;
+    let gap = play.gap_since(begin).await?;
     ensure!(gap < Duration::from_secs(5), "clients waited {gap:?} at a switchover");
     row.note(format!("switchover {:.2} s", gap.as_secs_f64()));
     team.steady(STEADY).await?;
@@ -38,7 +38,7 @@ pub async fn haproxy(stage: &Stage, row: &mut Row) -> Result<()> {
     let begin = clock::now();
     old.kill_everything()?;
     team.other_leader(&old.name, FAILOVER).await?;
-    let gap = gap_since(&play, begin).await?;
+    let gap = play.gap_since(begin).await?;
     ensure!(gap < FAILOVER, "clients waited {gap:?} when the primary was killed");
     row.note(format!("kill {:.2} s", gap.as_secs_f64()));
     team.start(old)?;
@@ -64,12 +64,6 @@ async fn pools(team: &Team<'_>) -> Result<()> {
     let wanted = standbys.iter().map(|one| one.address.to_string()).chain(["t".to_owned()]).collect();
     ensure!(seen == wanted, "reads go to {seen:?}");
     Ok(())
-}
-
-/// The longest time that clients waited from `since` until they write again.
-async fn gap_since(play: &Play<'_>, since: Duration) -> Result<Duration> {
-    play.workload.writable(FAILOVER).await?;
-    Ok(longest_gap(&play.workload.history().attempts(), since).map_or(Duration::ZERO, |gap| gap.length))
 }
 
 /// A standby that cannot replay leaves the pool of reads when it is more than a megabyte behind, and comes back.

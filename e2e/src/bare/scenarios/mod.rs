@@ -13,6 +13,7 @@ pub mod making;
 pub mod mixed;
 pub mod patronictl;
 pub mod people;
+pub mod pgbouncer;
 pub mod rules;
 pub mod slots;
 pub mod store;
@@ -31,7 +32,7 @@ use super::stage::Stage;
 use super::team::{Plan, STEADY, Team, merge};
 use super::wait::until;
 use crate::scenarios::Row;
-use crate::workload::{Database, Promise, Workload, clock};
+use crate::workload::{Database, Promise, Workload, clock, longest_gap};
 
 /// A failover without notice: ttl 6 and what follows.
 pub const FAILOVER: Duration = Duration::from_secs(15);
@@ -88,9 +89,15 @@ impl<'a> Play<'a> {
         Ok(())
     }
 
+    /// The longest time that clients waited from `since` until they write again.
+    pub async fn gap_since(&self, since: Duration) -> Result<Duration> {
+        self.workload.writable(FAILOVER).await?;
+        Ok(longest_gap(&self.workload.history().attempts(), since).map_or(Duration::ZERO, |gap| gap.length))
+    }
+
     /// Fails when clients had to wait for longer than this from `since` on.
     pub fn no_gap(&self, since: Duration, limit: Duration) -> Result<()> {
-        match crate::workload::longest_gap(&self.workload.history().attempts(), since) {
+        match longest_gap(&self.workload.history().attempts(), since) {
             Some(gap) if gap.length > limit => bail!("clients waited too long: {gap}"),
             _ => Ok(()),
         }

@@ -20,15 +20,16 @@ fn stored(seen: &Seen) -> Value {
 fn what_an_application_connects_with_follows_its_password() {
     let mut seen = running();
     let data =
-        json!({"username": bytes("app"), "password": bytes("p:4/w\\"), "uri": bytes("postgresql://app:old@x/app")});
+        json!({"username": bytes("app"), "password": bytes("p:4/\"w\\"), "uri": bytes("postgresql://app:old@x/app")});
     let live = json!({"metadata": {"name": "orders-app", "resourceVersion": "7"}, "data": data});
     seen.objects.insert((Kind::Secret, "orders-app".to_owned()), live);
     let writes = plan(&seen).writes;
     let Write::Patch { kind: Kind::Secret, name, body } = &writes[0] else { panic!("{writes:?}") };
     assert_eq!((name.as_str(), &body["metadata"]["resourceVersion"]), ("orders-app", &json!("7")));
     let changed = &body["stringData"];
-    assert_eq!(changed["uri"], "postgresql://app:p%3A4%2Fw%5C@orders.shop.svc:5432/app");
-    assert_eq!(changed["pgpass"], "orders.shop.svc:5432:app:app:p\\:4/w\\\\\n");
+    assert_eq!(changed["uri"], "postgresql://app:p%3A4%2F%22w%5C@orders.shop.svc:5432/app");
+    assert_eq!(changed["pgpass"], "orders.shop.svc:5432:app:app:p\\:4/\"w\\\\\n");
+    assert_eq!(changed["userlist.txt"], "\"app\" \"p:4/\"\"w\\\"\n");
     assert_eq!((&changed["type"], &changed["provider"]), (&json!("postgresql"), &json!("matriarch")));
     assert!(changed["username"].is_null() && changed["password"].is_null(), "what is right already is not written");
 }
