@@ -2,8 +2,9 @@
 
 use kube::runtime::events::{Event, EventType};
 use matriarch_crds::cluster::SwitchoverState;
-use matriarch_crds::{Condition, PostgresClusterStatus};
+use matriarch_crds::{Condition, MemberStatus, PostgresClusterStatus};
 
+use crate::member::COPYING;
 use crate::next_step::Step;
 
 /// Events that tell how `old` became `new`, and which step was taken.
@@ -47,6 +48,7 @@ pub fn events(old: Option<&PostgresClusterStatus>, new: &PostgresClusterStatus, 
             ));
         }
     }
+    events.extend(copied(old, new));
     match taken {
         Some(Step::UpgradeAgent { pod }) => {
             events.push(event(
@@ -97,6 +99,20 @@ pub fn events(old: Option<&PostgresClusterStatus>, new: &PostgresClusterStatus, 
         events.push(event(EventType::Warning, &stalled.reason, "Reconcile", &stalled.message));
     }
     events
+}
+
+/// Members whose data directory is being copied since: a warning where they served until then.
+fn copied(old: Option<&PostgresClusterStatus>, new: &PostgresClusterStatus) -> Vec<Event> {
+    let before = |name: &str| old?.members.iter().find(|m| m.name == name);
+    let copying = |m: &MemberStatus| m.state.as_deref() == Some(COPYING);
+    let began = new.members.iter().filter(|m| copying(m) && before(&m.name).is_some_and(|old| !copying(old)));
+    began
+        .filter_map(|m| {
+            let served = before(&m.name).is_some_and(|old| old.ready);
+            let type_ = if served { EventType::Warning } else { EventType::Normal };
+            Some(event(type_, "MemberCopied", "Copy", m.reason.as_deref()?))
+        })
+        .collect()
 }
 
 /// What came of `spec.switchover`, if it came now.

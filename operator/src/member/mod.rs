@@ -65,6 +65,9 @@ pub struct Member {
     pub trouble: Option<Trouble>,
 }
 
+/// Patroni's word for a member whose data directory is being copied.
+pub const COPYING: &str = "creating replica";
+
 impl Member {
     /// From the pod.
     pub fn of(pod: Pod) -> Self {
@@ -136,7 +139,8 @@ impl Member {
         if self.deleting {
             return Some(("MemberStopping", format!("{} is being deleted", self.name)));
         }
-        if self.ready {
+        // The kubelet says only seconds later that PostgreSQL is gone.
+        if self.ready && self.state() != Some(COPYING) {
             return None;
         }
         if let Some(trouble) = &self.trouble {

@@ -11,6 +11,10 @@ use crate::plan::locks::{RESULT_ANNOTATION, switchover_asked, switchover_is_ours
 /// A switchover that failed is asked for again after so many seconds: agents refuse at once, and what they refuse for
 /// (a standby that does not stream yet) passes in seconds or needs a person.
 const AGAIN_AFTER: i64 = 10;
+/// For so many seconds after a member has become ready nobody is asked to hand over: each change of a Service's endpoints
+/// makes kube-proxy wait a second before the next (its `minSyncPeriod`), and clients would wait for the new leader's
+/// address so much longer.
+const QUIET: i64 = 3;
 /// After so many seconds a request that no agent answered is taken back, for it would surprise everybody later.
 const WITHDRAWN_AFTER: i64 = 180;
 
@@ -120,6 +124,12 @@ pub(super) fn ask(seen: &Seen, reason: &'static str, below: i32, why: &str) -> S
             return Step::wait(reason, message);
         }
         Some(Outcome::Done | Outcome::Failed(_)) | None => {}
+    }
+    let just_back =
+        |m: &Member| m.ready_since.is_some_and(|at| (0..QUIET).contains(&(seen.now.as_second() - at.as_second())));
+    if let Some(m) = seen.members.iter().find(|m| m.ready && just_back(m)) {
+        let message = format!("{why}; waiting a moment until the Services have taken {} up, which is back", m.name);
+        return Step::wait(reason, message);
     }
     match candidates(seen, below).first() {
         Some(to) => {

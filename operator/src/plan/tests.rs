@@ -250,6 +250,12 @@ fn steps() {
         annotate(s, "orders-sync", "sync_standby", "orders-1,orders-2");
     };
     assert!(matches!(step_of(listed), Step::Switchover { .. }));
+    // Whose address the Services have just taken up: nobody's clients shall wait for the next change.
+    let just_back = |s: &mut Seen| {
+        listed(s);
+        s.members[1].ready_since = Some(s.now - jiff::SignedDuration::from_secs(2));
+    };
+    assert_eq!(wait_of(just_back), "RollingUpdate");
     let tagged = |s: &mut Seen| {
         back(s);
         s.members[1].ready_since = Some(s.now - jiff::SignedDuration::from_secs(31));
@@ -428,6 +434,27 @@ fn who_cannot_grow_is_told_the_classes() {
     assert!(told(&seen).contains("on the StorageClass (slow),"));
     seen.cluster.spec.wal_storage.as_mut().unwrap().storage_class = Some("fast".to_owned());
     assert!(told(&seen).contains("on the StorageClass (slow for data, fast for WAL),"));
+}
+
+#[test]
+fn a_member_whose_data_directory_is_damaged_is_told_of_while_its_pod_is_still_ready() {
+    let mut seen = running();
+    let before = status(&seen, &Step::Stable, &Outcome::Done);
+    seen.members[2].report.state = Some("creating replica".to_owned());
+    seen.members[2].report.matriarch.reason =
+        Some("the data directory is damaged (why): trying to bootstrap".to_owned());
+    let after = status(&seen, &Step::Stable, &Outcome::Done);
+    let ready = after.conditions.iter().find(|one| one.type_ == "Ready").unwrap();
+    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "MemberNotReady"));
+    let told = |old| crate::events::events(Some(old), &after, None).into_iter().filter(|e| e.reason == "MemberCopied");
+    let notes: Vec<_> = told(&before).filter_map(|e| e.note).collect();
+    assert_eq!(notes, ["orders-2: the data directory is damaged (why): trying to bootstrap"]);
+    assert_eq!(told(&after).count(), 0, "once");
+    let other = |s: &mut Seen| {
+        s.cluster.spec.image = "postgres:18".to_owned();
+        s.members[1].report.state = Some("creating replica".to_owned());
+    };
+    assert_eq!(wait_of(other), "MembersNotReady", "no other member is stopped meanwhile");
 }
 
 #[test]

@@ -61,6 +61,7 @@ pub async fn image(case: &Case) -> Result<()> {
     let update = longest_gap(&case.workload.history().attempts(), since).context("no write since")?;
     let (gap, of_switchover) = (update.length.as_secs_f64(), plain.as_secs_f64());
     case.note(format!("longest gap {gap:.2} s, of a plain switchover {of_switchover:.2} s"));
+    eprintln!("    {update}");
     let limit = 2 * plain + ALLOWANCE;
     ensure!(
         update.length <= limit,
