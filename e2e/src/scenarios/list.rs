@@ -112,6 +112,7 @@ pub const ALL: &[Scenario] = &[
     fault("hibernate", (30_000, 90_000), |case| Box::pin(wishes::hibernate(case))),
     fault("fenced", (300, 5_000), |case| Box::pin(wishes::fence(case))),
     fault("lost-volumes", (100, 1_000), |case| Box::pin(losses::volumes(case))),
+    fault("primary-damaged", (1_500, 15_000), |case| Box::pin(losses::primary(case))),
     // To members that followed several timelines meanwhile.
     fault("switchover-again", (300, 5_000), |case| Box::pin(switchover::there_and_back(case))),
     alone("drift", |world, row| Box::pin(drift::drift(world, row))),
