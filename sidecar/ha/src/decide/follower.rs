@@ -153,7 +153,10 @@ fn stopped(s: &Snapshot, leader: &str) -> Verdict {
     }
     match dir {
         DataDir::Unknown(why) => unreadable(why),
-        DataDir::Empty | DataDir::Broken(_) => copy(s, leader, upstream, "trying to bootstrap"),
+        DataDir::Empty => copy(s, leader, upstream, "trying to bootstrap"),
+        DataDir::Broken(why) => {
+            copy(s, leader, upstream, &format!("the data directory is damaged ({why}): trying to bootstrap"))
+        }
         DataDir::Present(control) => match s.server.repair {
             Repair::Copy => copy(s, leader, upstream, "a new copy"),
             Repair::Rewound => {
