@@ -71,6 +71,7 @@ impl Postgres {
         Database {
             address: self.address.to_owned(),
             port: self.port,
+            server_port: self.port,
             user: "app".to_owned(),
             password: "secret".to_owned(),
             dbname: "postgres".to_owned(),

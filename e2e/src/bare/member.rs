@@ -283,6 +283,7 @@ pub fn database(address: Ipv4Addr) -> Database {
     Database {
         address: address.to_string(),
         port: POSTGRES_PORT,
+        server_port: POSTGRES_PORT,
         user: "postgres".to_owned(),
         password: PASSWORD.to_owned(),
         dbname: "postgres".to_owned(),

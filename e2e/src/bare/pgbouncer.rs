@@ -10,7 +10,7 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
-use super::member::Member;
+use super::member::{Member, POSTGRES_PORT};
 use super::sandbox::SERVICE;
 use super::stage::Stage;
 use super::team::Team;
@@ -57,6 +57,7 @@ impl Pooler {
         Database {
             address: SERVICE.to_string(),
             port: 6432,
+            server_port: POSTGRES_PORT,
             user: "app".to_owned(),
             password: PASSWORD.to_owned(),
             dbname: "app".to_owned(),

@@ -285,6 +285,7 @@ impl Herd {
         Ok(Database {
             address,
             port: POSTGRES_PORT,
+            server_port: POSTGRES_PORT,
             user: text("username")?,
             password: text("password")?,
             dbname: text("dbname")?,

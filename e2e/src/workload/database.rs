@@ -11,8 +11,6 @@ use super::check::Rows;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(400);
 /// For one statement that is not a client's write.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Of every server.
-const POSTGRES_PORT: u16 = 5432;
 /// The table, of the application's user.
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS workload \
      (run text NOT NULL, client int NOT NULL, seq bigint NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp())";
@@ -22,8 +20,10 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS workload \
 pub struct Database {
     /// An IP address.
     pub address: String,
-    /// Usually 5432.
+    /// Usually 5432; another one where a balancer or a pooler listens.
     pub port: u16,
+    /// The servers' own, whatever is in front of them.
+    pub server_port: u16,
     /// The application's user.
     pub user: String,
     /// Its password.
@@ -33,10 +33,10 @@ pub struct Database {
 }
 
 impl Database {
-    /// The same login at a server's own address, whatever is in front of it.
+    /// The same login at a server's own address and port.
     #[must_use]
     pub fn at(&self, address: &str) -> Self {
-        Self { address: address.to_owned(), port: POSTGRES_PORT, ..self.clone() }
+        Self { address: address.to_owned(), port: self.server_port, ..self.clone() }
     }
 
     /// A connection, within [`CONNECT_TIMEOUT`] or not at all. It closes when the client is dropped.
