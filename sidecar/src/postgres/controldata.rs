@@ -29,9 +29,13 @@ fn lines(output: &str) -> BTreeMap<&str, &str> {
     output.lines().filter_map(|line| line.split_once(':')).map(|(name, value)| (name.trim(), value.trim())).collect()
 }
 
+/// What it warns of before results that are worth nothing, and yet ends well: on its output, since version 18 (in lower case) among
+/// its errors.
+const WARNING: &str = "alculated CRC checksum does not match";
+
 /// The parts that the core decides by.
-pub fn parse(output: &str, standby_signal: bool) -> Result<ControlData, Error> {
-    if output.contains("WARNING: Calculated CRC checksum does not match") {
+pub fn parse(output: &str, errors: &str, standby_signal: bool) -> Result<ControlData, Error> {
+    if output.contains(WARNING) || errors.contains(WARNING) {
         return Err(Error::Damaged);
     }
     let lines = lines(output);
@@ -102,7 +106,7 @@ Data page checksum version:           1
 
     #[test]
     fn a_primary_is_read() {
-        let data = parse(PRIMARY, false).unwrap();
+        let data = parse(PRIMARY, "", false).unwrap();
         assert_eq!(data.system_id, "7439129873659136912");
         assert_eq!(data.state, "in production");
         assert_eq!((data.timeline, data.checkpoint, data.min_recovery), (Timeline(1), Lsn(0x15A_3C70), Lsn(0)));
@@ -118,10 +122,12 @@ Data page checksum version:           1
 
     #[test]
     fn what_is_missing_or_damaged_is_said() {
-        assert_eq!(parse("nothing", false), Err(Error::Missing("Latest checkpoint's TimeLineID")));
+        assert_eq!(parse("nothing", "", false), Err(Error::Missing("Latest checkpoint's TimeLineID")));
         let odd = PRIMARY.replace("0/15A3C70", "here");
-        assert!(matches!(parse(&odd, false), Err(Error::Malformed { name: "Latest checkpoint location", .. })));
+        assert!(matches!(parse(&odd, "", false), Err(Error::Malformed { name: "Latest checkpoint location", .. })));
         let damaged = format!("WARNING: Calculated CRC checksum does not match value stored in file.\n{PRIMARY}");
-        assert_eq!(parse(&damaged, false), Err(Error::Damaged));
+        assert_eq!(parse(&damaged, "", false), Err(Error::Damaged));
+        let of_18 = "pg_controldata: warning: calculated CRC checksum does not match value stored in control file\npg_controldata: detail: …";
+        assert_eq!(parse(PRIMARY, of_18, false), Err(Error::Damaged));
     }
 }

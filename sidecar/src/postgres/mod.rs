@@ -252,7 +252,8 @@ impl Postgres {
                 last = output.reason();
                 continue;
             }
-            match controldata::parse(&output.output.stdout, has("standby.signal")) {
+            let said = &output.output;
+            match controldata::parse(&said.stdout, &said.stderr, has("standby.signal")) {
                 Ok(data) => return Ok(DataDir::Present(data)),
                 Err(error) => last = error.to_string(),
             }

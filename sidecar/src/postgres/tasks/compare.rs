@@ -70,7 +70,7 @@ impl Postgres {
             return Err(Error::Program(output.reason()));
         }
         let unreadable = |error: controldata::Error| Error::State(error.to_string());
-        let data = controldata::parse(&output.output.stdout, false).map_err(unreadable)?;
+        let data = controldata::parse(&output.output.stdout, &output.output.stderr, false).map_err(unreadable)?;
         let recovered = controldata::recovered_to(&output.output.stdout);
         let standby = data.state.contains("in recovery") || data.state.contains("in archive recovery");
         let (timeline, lsn) = match recovered.filter(|_| standby) {
